@@ -1,0 +1,28 @@
+/*
+ * bits.c - copying bitmaps from any bit offset of any address.  Floor 0.
+ */
+#include "base/bits.h"
+
+#include <string.h>
+
+void sp_bits_copy(const void *bitmap, uint64_t from, uint64_t npages, uint64_t *words)
+{
+    const uint8_t *bytes = (const uint8_t *)bitmap + (from >> 3);
+    unsigned shift = from & 7;
+    uint64_t nwords = (npages + 63) / 64;
+    if (!nwords)
+        return;
+    size_t held = (size_t)((shift + npages + 7) / 8); /* bytes that hold the bits */
+    size_t plain = (size_t)sp_min(held, nwords * 8);
+    words[nwords - 1] = 0;
+    memcpy(words, bytes, plain);
+    if (shift) {
+        for (uint64_t w = 0; w + 1 < nwords; w++)
+            words[w] = words[w] >> shift | words[w + 1] << (64 - shift);
+        words[nwords - 1] >>= shift;
+        if (held > plain)
+            words[nwords - 1] |= (uint64_t)bytes[plain] << (64 - shift);
+    }
+    if (npages & 63)
+        words[nwords - 1] &= sp_mask(0, (unsigned)(npages & 63) - 1);
+}

@@ -1,0 +1,41 @@
+/*
+ * mem.h - allocation through one hook, counted exactly.  Floor 0.
+ *
+ * Every object that owns memory embeds an sp_mem: the hook it allocates with, and the bytes and
+ * blocks it holds at this moment.  The size is given again when a block is freed, so the counts
+ * need no headers.  Tests pass a hook that fails at the n-th call.
+ *
+ * Counters are atomic because the bytes of a tracker are read by any thread and a snapshot may be
+ * released on any thread; they order nothing.
+ */
+#ifndef SP_BASE_MEM_H
+#define SP_BASE_MEM_H
+
+#include <stddef.h>
+
+#include "base/atomics.h"
+
+/* alloc returns zeroed memory where zeroed is set, and NULL on failure; free takes what it gave. */
+typedef struct sp_allocator {
+    void *(*alloc)(void *context, size_t bytes, int zeroed);
+    void (*free)(void *context, void *block, size_t bytes);
+    void *context;
+} sp_allocator;
+
+typedef struct sp_mem {
+    const sp_allocator *allocator; /* set at init, then constant */
+    _Atomic uint64_t bytes;        /* live bytes; any thread, relaxed */
+    _Atomic uint64_t blocks;       /* live blocks; any thread, relaxed */
+} sp_mem;
+
+/* malloc and free; what NULL means wherever an allocator is taken. */
+extern const sp_allocator sp_system_allocator;
+
+void sp_mem_init(sp_mem *mem, const sp_allocator *allocator);
+
+/* NULL on failure.  Thread-safe as far as the hook is. */
+void *sp_mem_alloc(sp_mem *mem, size_t bytes);
+void *sp_mem_zalloc(sp_mem *mem, size_t bytes);
+void sp_mem_free(sp_mem *mem, void *block, size_t bytes);
+
+#endif
