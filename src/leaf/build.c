@@ -1,0 +1,94 @@
+/*
+ * build.c - leaves from runs and words, and the choice of their kind.  Floor 2.
+ */
+#include <string.h>
+
+#include "leaf/kinds.h"
+
+sp_shape sp_leaf_pick(uint32_t pages, uint32_t runs)
+{
+    size_t as_array = pages * sizeof(uint16_t), as_runs = runs * sizeof(sp_run);
+    if (as_array > SP_SMALL_MAX_BYTES && as_runs > SP_SMALL_MAX_BYTES)
+        return SP_BITMAP;
+    return as_array < as_runs ? SP_ARRAY : SP_RUNS;
+}
+
+sp_status sp_small_new(sp_edit *edit, sp_shape shape, const sp_run *runs, uint32_t n, uint32_t room,
+                       sp_ref *out)
+{
+    if (!room && sp_held_put(runs, n, out))
+        return SP_OK;
+    uint32_t pages = 0;
+    for (uint32_t i = 0; i < n; i++)
+        pages += sp_run_pages(runs[i]);
+    bool array = shape == SP_ARRAY;
+    size_t need = sp_max(room, array ? pages : n);
+    sp_small *leaf = sp_edit_new(edit, array ? SP_KIND_ARRAY : SP_KIND_RUNS,
+                                 SP_SMALL_HEAD + need * (array ? sizeof(uint16_t) : sizeof(sp_run)));
+    if (!leaf)
+        return SP_NOMEM;
+    leaf->pages = pages;
+    leaf->n = array ? pages : n;
+    if (!array) {
+        memcpy(sp_runs(leaf), runs, n * sizeof *runs);
+    } else {
+        uint16_t *value = sp_values(leaf);
+        for (uint32_t i = 0; i < n; i++)
+            for (uint32_t page = runs[i].first; page <= runs[i].last; page++)
+                *value++ = (uint16_t)page;
+    }
+    *out = sp_node_ref(leaf);
+    return SP_OK;
+}
+
+sp_status sp_leaf_from_runs(sp_edit *edit, const sp_run *runs, uint32_t n, sp_ref *out)
+{
+    uint32_t pages = 0;
+    for (uint32_t i = 0; i < n; i++)
+        pages += sp_run_pages(runs[i]);
+    sp_shape shape = sp_leaf_pick(pages, n);
+    if (shape != SP_BITMAP)
+        return sp_small_new(edit, shape, runs, n, 0, out);
+    uint64_t words[SP_LEAF_WORDS] = {0};
+    for (uint32_t i = 0; i < n; i++)
+        sp_words_fill(words, runs[i].first, runs[i].last, true);
+    return sp_bitmap_from_words(edit, words, out);
+}
+
+/* Word-wise to runs; the caller knows that they are at most SP_MAX_VALUES. */
+static uint32_t words_to_runs(const sp_kernels *k, const uint64_t words[SP_LEAF_WORDS], sp_run *out)
+{
+    uint64_t toggles[1024];
+    uint32_t n = 0;
+    uint64_t carry = 0;
+    for (size_t i = 0; i < SP_LEAF_WORDS;) {
+        size_t used = 0;
+        bool open = carry;
+        i += k->toggles(words + i, SP_LEAF_WORDS - i, i * 64, &carry, toggles, &used,
+                        sizeof toggles / sizeof *toggles);
+        for (size_t t = 0; t < used; t++, open = !open) {
+            if (open)
+                out[n++].last = (uint16_t)(toggles[t] - 1);
+            else
+                out[n].first = (uint16_t)toggles[t];
+        }
+    }
+    if (carry)
+        out[n++].last = SP_LEAF_PAGES - 1;
+    return n;
+}
+
+sp_status sp_leaf_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS], sp_ref *out)
+{
+    const sp_kernels *k = edit->kernels;
+    uint64_t carry = 0;
+    uint32_t pages = (uint32_t)k->popcount(words, SP_LEAF_WORDS);
+    uint32_t runs = (uint32_t)(k->toggles_count(words, SP_LEAF_WORDS, &carry) + carry) / 2;
+    sp_shape shape = sp_leaf_pick(pages, runs);
+    if (shape == SP_BITMAP)
+        return sp_bitmap_from_words(edit, words, out);
+    sp_run list[SP_MAX_VALUES];
+    uint32_t n = words_to_runs(k, words, list);
+    SP_ASSERT(n == runs);
+    return sp_small_new(edit, shape, list, n, 0, out);
+}

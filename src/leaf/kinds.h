@@ -1,0 +1,179 @@
+/*
+ * kinds.h - how leaves are held; private to leaf/.  Floor 2.
+ *
+ * Packed refs: the two low bits of a ref are 2 for one run, 3 for two.
+ *     one run    first in bits 16..31, last in bits 32..47
+ *     two runs   first 2..17, length-1 18..32, first 33..48, length-1 49..63
+ * A run of the two-run form is at most 32768 pages long; a list that does not fit becomes a node.
+ * Most leaves of a normal guest hold one or two runs, so its set is little more than inner nodes.
+ *
+ * Array and runs nodes share one struct: `n` elements in use, as many as the node's bytes allow.
+ * Runs are disjoint and not adjacent.  Such a node never holds what a packed ref could, except
+ * between prepare and commit.
+ */
+#ifndef SP_LEAF_KINDS_H
+#define SP_LEAF_KINDS_H
+
+#include "leaf/leaf.h"
+
+typedef struct sp_run {
+    uint16_t first;
+    uint16_t last;
+} sp_run;
+
+typedef struct sp_small {
+    sp_node head;
+    uint32_t pages;
+    uint32_t n;
+} sp_small; /* the elements follow */
+
+#define SP_SMALL_HEAD sizeof(sp_small)
+
+/* Arrays and runs stop here; a larger leaf is a bitmap of blocks.  Copying 4 KiB is what the first
+ * write after a snapshot may cost; a bitmap leaf copies 704 bytes. */
+#define SP_SMALL_MAX_BYTES 4096u
+#define SP_MAX_VALUES (SP_SMALL_MAX_BYTES / sizeof(uint16_t))
+#define SP_MAX_RUNS (SP_SMALL_MAX_BYTES / sizeof(sp_run))
+
+#define SP_BLOCKS 16u
+#define SP_BLOCK_PAGES 4096u
+#define SP_BLOCK_WORDS 64u
+
+typedef struct sp_block {
+    sp_node head;
+    uint64_t words[SP_BLOCK_WORDS];
+} sp_block;
+
+typedef struct sp_bitmap {
+    sp_node head;
+    uint32_t pages;
+    uint32_t real; /* blocks that are nodes */
+    uint16_t in_block[SP_BLOCKS];
+    sp_ref block[SP_BLOCKS];
+} sp_bitmap;
+
+/* ---- shapes ---- */
+
+typedef enum sp_shape { SP_HELD, SP_ARRAY, SP_RUNS, SP_BITMAP } sp_shape;
+
+static inline sp_shape sp_leaf_shape(sp_ref leaf)
+{
+    if (!sp_ref_is_node(leaf))
+        return SP_HELD;
+    switch (sp_node_kind(sp_ref_node(leaf))) {
+    case SP_KIND_ARRAY: return SP_ARRAY;
+    case SP_KIND_RUNS: return SP_RUNS;
+    default: return SP_BITMAP;
+    }
+}
+
+static inline sp_small *sp_as_small(sp_ref leaf) { return (sp_small *)sp_ref_node(leaf); }
+static inline sp_bitmap *sp_as_bitmap(sp_ref leaf) { return (sp_bitmap *)sp_ref_node(leaf); }
+static inline sp_block *sp_as_block(sp_ref block) { return (sp_block *)sp_ref_node(block); }
+
+static inline uint16_t *sp_values(const sp_small *array) { return (uint16_t *)(array + 1); }
+static inline sp_run *sp_runs(const sp_small *list) { return (sp_run *)(list + 1); }
+
+static inline uint32_t sp_run_pages(sp_run run) { return (uint32_t)run.last - run.first + 1; }
+
+/* The runs of a ref that is not a node (EMPTY and FULL included); at most two. */
+static inline uint32_t sp_held_get(sp_ref leaf, sp_run runs[2])
+{
+    if (leaf == SP_EMPTY)
+        return 0;
+    if (leaf == SP_FULL) {
+        runs[0] = (sp_run){0, SP_LEAF_PAGES - 1};
+        return 1;
+    }
+    if ((leaf & 3) == 2) {
+        runs[0] = (sp_run){(uint16_t)(leaf >> 16), (uint16_t)(leaf >> 32)};
+        return 1;
+    }
+    runs[0].first = (uint16_t)(leaf >> 2);
+    runs[0].last = (uint16_t)(runs[0].first + (leaf >> 18 & 0x7fff));
+    runs[1].first = (uint16_t)(leaf >> 33);
+    runs[1].last = (uint16_t)(runs[1].first + (leaf >> 49));
+    return 2;
+}
+
+/* The ref that holds these runs by itself; false if there is none. */
+static inline bool sp_held_put(const sp_run *runs, uint32_t n, sp_ref *out)
+{
+    if (n == 0) {
+        *out = SP_EMPTY;
+    } else if (n == 1 && sp_run_pages(runs[0]) == SP_LEAF_PAGES) {
+        *out = SP_FULL;
+    } else if (n == 1) {
+        *out = 2 | (sp_ref)runs[0].first << 16 | (sp_ref)runs[0].last << 32;
+    } else if (n == 2 && sp_run_pages(runs[0]) <= 32768 && sp_run_pages(runs[1]) <= 32768) {
+        *out = 3 | (sp_ref)runs[0].first << 2 | (sp_ref)(sp_run_pages(runs[0]) - 1) << 18 |
+               (sp_ref)runs[1].first << 33 | (sp_ref)(sp_run_pages(runs[1]) - 1) << 49;
+    } else {
+        return false;
+    }
+    return true;
+}
+
+/* ---- run lists (runs.c) ---- */
+
+/* What setting [first, last] to a value does to a list: runs [i, j) are replaced by put[0..puts). */
+typedef struct sp_splice {
+    uint32_t i, j, puts;
+    sp_run put[2];
+    int32_t delta; /* pages gained */
+} sp_splice;
+
+sp_splice sp_runs_splice(const sp_run *runs, uint32_t n, uint32_t first, uint32_t last, bool value);
+
+/* Carries a splice out; runs has room for the result.  Returns the new length. */
+uint32_t sp_runs_apply(sp_run *runs, uint32_t n, const sp_splice *splice);
+
+/* The index of the first run whose last is >= page. */
+uint32_t sp_runs_find(const sp_run *runs, uint32_t n, uint32_t page);
+
+/* The index of the first value >= page. */
+uint32_t sp_values_find(const uint16_t *values, uint32_t n, uint32_t page);
+
+/* A leaf that is not a bitmap as a list of runs: a view where it is one, else written to scratch
+ * (SP_MAX_VALUES entries). */
+uint32_t sp_leaf_runs(sp_ref leaf, const sp_run **runs, sp_run scratch[SP_MAX_VALUES]);
+
+/* out = a op b (up to na + nb + 1 runs).  Returns their number. */
+uint32_t sp_runs_combine(sp_op op, const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb,
+                         sp_run *out);
+
+/* ---- building (build.c) ---- */
+
+/* The kind that holds so many pages in so many runs in the fewest bytes. */
+sp_shape sp_leaf_pick(uint32_t pages, uint32_t runs);
+
+/* A leaf of these runs: packed where it fits and `room` is 0, else a node of the given shape (array
+ * or runs) with room for at least `room` elements. */
+SP_MUST_CHECK sp_status sp_small_new(sp_edit *edit, sp_shape shape, const sp_run *runs, uint32_t n,
+                                     uint32_t room, sp_ref *out);
+
+/* A leaf of these runs in the kind of fewest bytes. */
+SP_MUST_CHECK sp_status sp_leaf_from_runs(sp_edit *edit, const sp_run *runs, uint32_t n,
+                                          sp_ref *out);
+
+/* A bitmap leaf, whatever is smaller. */
+SP_MUST_CHECK sp_status sp_bitmap_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS],
+                                             sp_ref *out);
+
+/* ---- editing by shape (small.c, bitmap.c), contracts as in leaf.h ---- */
+
+SP_MUST_CHECK sp_status sp_small_prepare(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last,
+                                         bool value);
+int32_t sp_small_commit(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value);
+SP_MUST_CHECK sp_status sp_bitmap_prepare(sp_edit *edit, sp_ref *leaf, uint32_t first,
+                                          uint32_t last, bool value);
+int32_t sp_bitmap_commit(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value);
+
+/* Hold *leaf in less where that is at hand: in the ref itself, in a smaller node, in another kind.
+ * Optional, so short memory only means that it stays as it is. */
+void sp_small_tidy(sp_edit *edit, sp_ref *leaf);
+void sp_bitmap_tidy(sp_edit *edit, sp_ref *leaf);
+
+SP_MUST_CHECK sp_status sp_bitmap_clone(sp_edit *edit, sp_ref leaf, sp_ref *out);
+
+#endif

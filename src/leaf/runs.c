@@ -1,0 +1,133 @@
+/*
+ * runs.c - sorted lists of runs, the common currency of small leaves.  Floor 2.
+ *
+ * A list is disjoint, sorted and never adjacent.  Everything here is O(length), or O(log length)
+ * where it only searches; lists are at most SP_MAX_VALUES long.
+ */
+#include <string.h>
+
+#include "leaf/kinds.h"
+
+uint32_t sp_runs_find(const sp_run *runs, uint32_t n, uint32_t page)
+{
+    uint32_t low = 0;
+    while (n) {
+        uint32_t half = n / 2;
+        bool right = runs[low + half].last < page;
+        low = right ? low + half + 1 : low;
+        n = right ? n - half - 1 : half;
+    }
+    return low;
+}
+
+uint32_t sp_values_find(const uint16_t *values, uint32_t n, uint32_t page)
+{
+    uint32_t low = 0;
+    while (n) {
+        uint32_t half = n / 2;
+        bool right = values[low + half] < page;
+        low = right ? low + half + 1 : low;
+        n = right ? n - half - 1 : half;
+    }
+    return low;
+}
+
+sp_splice sp_runs_splice(const sp_run *runs, uint32_t n, uint32_t first, uint32_t last, bool value)
+{
+    sp_splice s = {0};
+    /* Setting joins the neighbours that touch [first, last]; clearing leaves them alone. */
+    uint32_t reach = value ? 1 : 0;
+    s.i = sp_runs_find(runs, n, first >= reach ? first - reach : 0);
+    for (s.j = s.i; s.j < n && runs[s.j].first <= last + reach; s.j++)
+        s.delta -= (int32_t)sp_run_pages(runs[s.j]);
+    bool any = s.j > s.i;
+    if (value) {
+        uint32_t left = any ? (uint32_t)sp_min(first, runs[s.i].first) : first;
+        uint32_t right = any ? (uint32_t)sp_max(last, runs[s.j - 1].last) : last;
+        s.put[s.puts++] = (sp_run){(uint16_t)left, (uint16_t)right};
+    } else if (any) {
+        if (runs[s.i].first < first)
+            s.put[s.puts++] = (sp_run){runs[s.i].first, (uint16_t)(first - 1)};
+        if (runs[s.j - 1].last > last)
+            s.put[s.puts++] = (sp_run){(uint16_t)(last + 1), runs[s.j - 1].last};
+    }
+    for (uint32_t p = 0; p < s.puts; p++)
+        s.delta += (int32_t)sp_run_pages(s.put[p]);
+    return s;
+}
+
+uint32_t sp_runs_apply(sp_run *runs, uint32_t n, const sp_splice *splice)
+{
+    memmove(runs + splice->i + splice->puts, runs + splice->j, (n - splice->j) * sizeof *runs);
+    memcpy(runs + splice->i, splice->put, splice->puts * sizeof *runs);
+    return n - (splice->j - splice->i) + splice->puts;
+}
+
+static uint32_t values_to_runs(const uint16_t *values, uint32_t n, sp_run *out)
+{
+    uint32_t runs = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (runs && values[i] == out[runs - 1].last + 1)
+            out[runs - 1].last = values[i];
+        else
+            out[runs++] = (sp_run){values[i], values[i]};
+    }
+    return runs;
+}
+
+uint32_t sp_leaf_runs(sp_ref leaf, const sp_run **runs, sp_run scratch[SP_MAX_VALUES])
+{
+    *runs = scratch;
+    switch (sp_leaf_shape(leaf)) {
+    case SP_HELD: return sp_held_get(leaf, scratch);
+    case SP_ARRAY: return values_to_runs(sp_values(sp_as_small(leaf)), sp_as_small(leaf)->n, scratch);
+    case SP_RUNS: *runs = sp_runs(sp_as_small(leaf)); return sp_as_small(leaf)->n;
+    case SP_BITMAP: break;
+    }
+    SP_ASSERT(!"a bitmap has no list");
+    return 0;
+}
+
+static bool truth(sp_op op, bool a, bool b)
+{
+    switch (op) {
+    case SP_OR: return a || b;
+    case SP_AND: return a && b;
+    case SP_ANDNOT: return a && !b;
+    case SP_XOR: break;
+    }
+    return a != b;
+}
+
+/* The position of a list's t-th toggle, or one past the leaf. */
+static uint32_t toggle_at(const sp_run *runs, uint32_t n, uint32_t t)
+{
+    if (t / 2 >= n)
+        return SP_LEAF_PAGES;
+    return t & 1 ? runs[t / 2].last + 1u : runs[t / 2].first;
+}
+
+uint32_t sp_runs_combine(sp_op op, const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb,
+                         sp_run *out)
+{
+    uint32_t ta = 0, tb = 0, n = 0;
+    uint32_t pa = toggle_at(a, na, 0), pb = toggle_at(b, nb, 0);
+    bool in = false;
+    while (pa < SP_LEAF_PAGES || pb < SP_LEAF_PAGES) {
+        uint32_t at = pa < pb ? pa : pb;
+        if (pa == at)
+            pa = toggle_at(a, na, ++ta);
+        if (pb == at)
+            pb = toggle_at(b, nb, ++tb);
+        if (truth(op, ta & 1, tb & 1) == in)
+            continue;
+        in = !in;
+        if (in)
+            out[n].first = (uint16_t)at;
+        else
+            out[n++].last = (uint16_t)(at - 1);
+    }
+    if (in)
+        out[n++].last = SP_LEAF_PAGES - 1;
+    return n;
+}
