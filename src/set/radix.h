@@ -1,0 +1,55 @@
+/*
+ * radix.h - the nodes of the roaring engine; private to it.  Floor 3.
+ *
+ * A ref at level 0 is a leaf (leaf.h), at level l an inner node of 64 refs at level l - 1, or EMPTY
+ * or FULL at any level.  A set of height h covers [0, 2^(16 + 6 h)); gfns beyond are not members.
+ *
+ * Canonical form: an inner node is neither empty nor full, and a root has a member beyond its first
+ * child (else the set would be lower).  Equal sets thus have equal trees above the leaves.
+ */
+#ifndef SP_SET_RADIX_H
+#define SP_SET_RADIX_H
+
+#include "set/engine.h"
+
+#define FANOUT_BITS 6
+#define FANOUT 64u
+#define MAX_HEIGHT ((SP_GFN_BITS - SP_LEAF_BITS) / FANOUT_BITS)
+
+typedef struct sp_inner {
+    sp_node head;
+    uint64_t pages; /* members below */
+    sp_ref child[FANOUT];
+} sp_inner;
+
+static inline unsigned level_bits(uint64_t level)
+{
+    return SP_LEAF_BITS + FANOUT_BITS * (unsigned)level;
+}
+
+/* gfns that a ref at this level covers. */
+static inline uint64_t level_span(uint64_t level) { return UINT64_C(1) << level_bits(level); }
+
+static inline sp_inner *as_inner(sp_ref ref) { return (sp_inner *)sp_ref_node(ref); }
+
+static inline bool is_flat(sp_ref ref) { return ref == SP_EMPTY || ref == SP_FULL; }
+
+static inline uint64_t ref_pages(sp_ref ref, uint64_t level)
+{
+    if (is_flat(ref))
+        return ref == SP_FULL ? level_span(level) : 0;
+    return level ? as_inner(ref)->pages : sp_leaf_count(ref);
+}
+
+/* Calls visit for every node below and at ref that was born after `floor`, children first. */
+void sp_radix_walk(sp_ref ref, uint64_t level, uint64_t floor, sp_node_fn visit, void *context);
+
+/* Lowers a set whose root has members in its first child only.  Cannot fail. */
+void sp_radix_lower(sp_edit *edit, sp_set *set);
+
+sp_status sp_radix_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value);
+sp_status sp_radix_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words);
+sp_status sp_radix_combine(sp_edit *edit, sp_op op, const sp_set *a, const sp_set *b, sp_set *out);
+uint64_t sp_radix_intersection(const sp_kernels *k, const sp_set *a, const sp_set *b);
+
+#endif

@@ -1,0 +1,227 @@
+/*
+ * radix_edit.c - changing a tree of the roaring engine.  Floor 3.
+ *
+ * assign works in two passes over the two edges of its range.  The first makes every node on the
+ * edges ours (copying, or opening a flat ref into a node of 64 such refs) and prepares the two edge
+ * leaves; each of its steps keeps the members as they are, so it may fail anywhere.  The second
+ * changes members, allocates nothing and cannot fail.  What lies between the edges is dropped
+ * whole, whatever its size.
+ */
+#include "set/radix.h"
+
+/* Makes *ref an inner node of ours with the members it has. */
+static sp_status own(sp_edit *edit, sp_ref *ref, uint64_t level)
+{
+    sp_inner *inner;
+    if (is_flat(*ref)) {
+        inner = sp_edit_new(edit, SP_KIND_INNER, sizeof *inner);
+        if (!inner)
+            return SP_NOMEM;
+        inner->pages = ref_pages(*ref, level);
+        for (unsigned i = 0; i < FANOUT; i++)
+            inner->child[i] = *ref;
+    } else {
+        if (sp_edit_owns(edit, sp_ref_node(*ref)))
+            return SP_OK;
+        inner = sp_edit_copy(edit, sp_ref_node(*ref));
+        if (!inner)
+            return SP_NOMEM;
+        sp_edit_retire(edit, sp_ref_node(*ref));
+    }
+    *ref = sp_node_ref(inner);
+    return SP_OK;
+}
+
+/* Pages [lo, hi] of the ref's span: all of it? */
+static bool covers(uint64_t lo, uint64_t hi, uint64_t level)
+{
+    return lo == 0 && hi == level_span(level) - 1;
+}
+
+static bool settled(sp_ref ref, bool value) { return ref == (value ? SP_FULL : SP_EMPTY); }
+
+/* One child's part of [lo, hi]. */
+typedef struct part {
+    uint64_t lo, hi;
+} part;
+
+static part part_of(unsigned i, uint64_t lo, uint64_t hi, uint64_t level)
+{
+    uint64_t span = level_span(level - 1), base = i * span;
+    return (part){sp_max(lo, base) - base, sp_min(hi, base + span - 1) - base};
+}
+
+static sp_status prepare(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo, uint64_t hi,
+                         bool value)
+{
+    if (settled(*ref, value) || covers(lo, hi, level))
+        return SP_OK;
+    if (!level)
+        return sp_leaf_prepare(edit, ref, (uint32_t)lo, (uint32_t)hi, value);
+    sp_status status = own(edit, ref, level);
+    unsigned left = (unsigned)(lo >> level_bits(level - 1));
+    unsigned right = (unsigned)(hi >> level_bits(level - 1));
+    for (unsigned i = left; !status && i <= right; i += right > left ? right - left : 1) {
+        part p = part_of(i, lo, hi, level);
+        status = prepare(edit, &as_inner(*ref)->child[i], level - 1, p.lo, p.hi, value);
+    }
+    return status;
+}
+
+/* Turns an inner node of ours that has become empty or full into a flat ref. */
+static void collapse(sp_edit *edit, sp_ref *ref, uint64_t level)
+{
+    uint64_t pages = as_inner(*ref)->pages;
+    if (pages == 0 || pages == level_span(level)) {
+        sp_edit_retire(edit, sp_ref_node(*ref));
+        *ref = pages ? SP_FULL : SP_EMPTY;
+    }
+}
+
+static void drop(sp_edit *edit, sp_ref *ref, uint64_t level);
+
+static int64_t commit(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo, uint64_t hi,
+                      bool value)
+{
+    if (settled(*ref, value))
+        return 0;
+    if (covers(lo, hi, level)) {
+        int64_t before = (int64_t)ref_pages(*ref, level);
+        drop(edit, ref, level);
+        *ref = value ? SP_FULL : SP_EMPTY;
+        return (int64_t)ref_pages(*ref, level) - before;
+    }
+    if (!level)
+        return sp_leaf_commit(edit, ref, (uint32_t)lo, (uint32_t)hi, value);
+    sp_inner *inner = as_inner(*ref);
+    int64_t delta = 0;
+    for (unsigned i = (unsigned)(lo >> level_bits(level - 1));
+         i <= hi >> level_bits(level - 1); i++) {
+        part p = part_of(i, lo, hi, level);
+        delta += commit(edit, &inner->child[i], level - 1, p.lo, p.hi, value);
+    }
+    inner->pages += (uint64_t)delta;
+    collapse(edit, ref, level);
+    return delta;
+}
+
+/* Undoes what a failed prepare opened along the edges. */
+static void settle(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo, uint64_t hi)
+{
+    if (is_flat(*ref) || covers(lo, hi, level))
+        return;
+    if (!level) {
+        sp_leaf_settle(edit, ref);
+        return;
+    }
+    if (!sp_edit_owns(edit, sp_ref_node(*ref)))
+        return;
+    unsigned left = (unsigned)(lo >> level_bits(level - 1));
+    unsigned right = (unsigned)(hi >> level_bits(level - 1));
+    for (unsigned i = left; i <= right; i += right > left ? right - left : 1) {
+        part p = part_of(i, lo, hi, level);
+        settle(edit, &as_inner(*ref)->child[i], level - 1, p.lo, p.hi);
+    }
+    collapse(edit, ref, level);
+}
+
+static void retire_node(void *edit, sp_node *node) { sp_edit_retire(edit, node); }
+
+static void drop(sp_edit *edit, sp_ref *ref, uint64_t level)
+{
+    sp_radix_walk(*ref, level, 0, retire_node, edit);
+}
+
+void sp_radix_lower(sp_edit *edit, sp_set *set)
+{
+    if (set->root == SP_EMPTY)
+        set->height = 0;
+    while (set->height && !is_flat(set->root)) {
+        const sp_inner *root = as_inner(set->root);
+        sp_ref first = root->child[0];
+        if (ref_pages(first, set->height - 1) != root->pages)
+            break;
+        sp_edit_retire(edit, sp_ref_node(set->root));
+        set->root = first;
+        set->height--;
+    }
+}
+
+/* Makes the set cover `last`, its members unchanged. */
+static sp_status heighten(sp_edit *edit, sp_set *set, uint64_t last)
+{
+    while (last >> level_bits(set->height)) {
+        if (set->root != SP_EMPTY) {
+            sp_inner *root = sp_edit_new(edit, SP_KIND_INNER, sizeof *root);
+            if (!root)
+                return SP_NOMEM;
+            root->pages = ref_pages(set->root, set->height);
+            root->child[0] = set->root;
+            for (unsigned i = 1; i < FANOUT; i++)
+                root->child[i] = SP_EMPTY;
+            set->root = sp_node_ref(root);
+        }
+        set->height++;
+    }
+    return SP_OK;
+}
+
+sp_status sp_radix_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value)
+{
+    uint64_t last = stop - 1;
+    sp_status status = SP_OK;
+    if (value)
+        status = heighten(edit, set, last);
+    else if (start >> level_bits(set->height))
+        return SP_OK;
+    else
+        last = sp_min(last, level_span(set->height) - 1);
+    if (!status)
+        status = prepare(edit, &set->root, set->height, start, last, value);
+    if (!status)
+        commit(edit, &set->root, set->height, start, last, value);
+    else if (!(last >> level_bits(set->height)))
+        settle(edit, &set->root, set->height, start, last);
+    sp_radix_lower(edit, set);
+    return status;
+}
+
+/* Puts a leaf of `pages` members at base below *ref, whose path is ours. */
+static int64_t put_leaf(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t base, sp_ref leaf)
+{
+    if (!level) {
+        int64_t before = sp_leaf_count(*ref);
+        sp_leaf_retire(edit, *ref);
+        *ref = leaf;
+        return (int64_t)sp_leaf_count(leaf) - before;
+    }
+    unsigned i = base >> level_bits(level - 1) & (FANOUT - 1);
+    int64_t delta = put_leaf(edit, &as_inner(*ref)->child[i], level - 1, base, leaf);
+    as_inner(*ref)->pages += (uint64_t)delta;
+    collapse(edit, ref, level);
+    return delta;
+}
+
+sp_status sp_radix_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words)
+{
+    sp_ref leaf;
+    sp_status status = sp_leaf_from_words(edit, words, &leaf);
+    if (status)
+        return status;
+    status = heighten(edit, set, base);
+    sp_ref *ref = &set->root;
+    for (uint64_t level = set->height; !status && level; level--) {
+        status = own(edit, ref, level);
+        if (!status)
+            ref = &as_inner(*ref)->child[base >> level_bits(level - 1) & (FANOUT - 1)];
+    }
+    if (status) {
+        sp_leaf_retire(edit, leaf);
+        if (!(base >> level_bits(set->height)))
+            settle(edit, &set->root, set->height, base & (level_span(set->height) - 1), base);
+    } else {
+        put_leaf(edit, &set->root, set->height, base, leaf);
+    }
+    sp_radix_lower(edit, set);
+    return status;
+}

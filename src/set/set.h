@@ -1,0 +1,128 @@
+/*
+ * set.h - sets of gfns: the contract that every engine fulfils.  Floor 3.
+ *
+ * An sp_set is a small value: an engine, a root and a height.  Copying it copies nothing; whose
+ * nodes it names is said by whoever holds it (a version of a tracker, or an sp_pageset).  Reading
+ * functions take const sets and may run on any number of threads beside a writer, as long as the
+ * nodes are published or owned; they allocate nothing and cannot fail.
+ *
+ * This header is the seam between the engines and everything above.  An engine is one const table
+ * (engine.h); callers see only the functions here.  Sets that meet in one call are of one engine.
+ *
+ * Complexity: h is the tree's height (at most 6 inner levels), n the leaves in what is touched.
+ * No operation is per page.
+ */
+#ifndef SP_SET_SET_H
+#define SP_SET_SET_H
+
+#include "kernels/kernels.h"
+#include "node/node.h"
+
+typedef struct sp_engine sp_engine;
+
+typedef struct sp_set {
+    const sp_engine *engine;
+    sp_ref root;
+    uint64_t height; /* the engine's; 0 for an empty set */
+} sp_set;
+
+/* A radix tree of 64-way nodes over leaves of 2^16 pages. */
+extern const sp_engine sp_engine_roaring;
+
+static inline sp_set sp_set_empty(const sp_engine *engine)
+{
+    return (sp_set){engine, SP_EMPTY, 0};
+}
+
+const char *sp_set_engine_name(const sp_set *set);
+
+/* ---- reading ---- */
+
+uint64_t sp_set_count(const sp_set *set);                                      /* O(1) */
+bool sp_set_contains(const sp_set *set, uint64_t gfn);                         /* O(h) */
+uint64_t sp_set_rank(const sp_set *set, uint64_t gfn);                         /* members < gfn */
+uint64_t sp_set_count_range(const sp_set *set, uint64_t start, uint64_t stop); /* O(64 h) */
+/* The i-th member; i < count. */
+uint64_t sp_set_select(const sp_set *set, uint64_t i);
+/* Maximal runs of members, counted without listing them; O(n). */
+uint64_t sp_set_nranges(const sp_kernels *k, const sp_set *set);
+uint64_t sp_set_intersection(const sp_kernels *k, const sp_set *a, const sp_set *b);
+
+/* found[i] = gfns[i] is a member. */
+void sp_set_contains_many(const sp_set *set, const uint64_t *gfns, size_t n, uint8_t *found);
+
+/* Writes the members in [start, stop) to out, which has room for exactly their number. */
+void sp_set_pages_into(const sp_kernels *k, const sp_set *set, uint64_t start, uint64_t stop,
+                       uint64_t *out);
+
+/* Writes bits start..start+npages of the set, little-endian, to ceil(npages / 64) words. */
+void sp_set_bitmap_into(const sp_kernels *k, const sp_set *set, uint64_t start, uint64_t npages,
+                        uint64_t *words);
+
+/* A walk over [start, stop) that yields toggles (kernels.h) in batches. */
+typedef struct sp_cursor {
+    sp_set set;
+    uint64_t at, stop; /* what is left to read */
+    uint64_t carry;    /* membership of at - 1, 0 at the start */
+} sp_cursor;
+
+static inline sp_cursor sp_cursor_open(const sp_set *set, uint64_t start, uint64_t stop)
+{
+    return (sp_cursor){*set, start, stop, 0};
+}
+
+/* Writes toggles until fewer than SP_TOGGLES_ROOM of `room` (more than that) are free, and one more
+ * at the end of all, and returns how many: at least one, unless it is the end.  The
+ * last toggle closes a range that reaches stop, so their total is even.  A batch may end inside a
+ * range; the next begins with its stop. */
+size_t sp_cursor_toggles(const sp_kernels *k, sp_cursor *cursor, uint64_t *out, size_t room);
+
+/* Moves the walk forward to `gfn`, unless it is there already; nothing may be open (carry 0). */
+static inline void sp_cursor_seek(sp_cursor *cursor, uint64_t gfn)
+{
+    cursor->at = sp_max(cursor->at, sp_min(gfn, cursor->stop));
+}
+
+/* Maximal runs of members within [start, stop), counted by a walk; O(n). */
+uint64_t sp_set_ranges_count(const sp_kernels *k, const sp_set *set, uint64_t start, uint64_t stop);
+/* Writes these n runs (as counted) to out. */
+void sp_set_ranges_into(const sp_kernels *k, const sp_set *set, uint64_t start, uint64_t stop,
+                        sp_range *out, uint64_t n);
+/* Reads on from a cursor: writes up to `room` runs to out and returns how many; 0 is the end. */
+size_t sp_cursor_ranges(const sp_kernels *k, sp_cursor *cursor, sp_range *out, size_t room);
+
+/* ---- accounting ---- */
+
+typedef struct sp_set_stats {
+    uint64_t pages, nodes, bytes;
+    uint64_t inner, packed, arrays, runs, bitmaps, blocks; /* leaves by kind; packed ones have no node */
+} sp_set_stats;
+
+void sp_set_measure(const sp_set *set, sp_set_stats *stats);
+
+/* Calls visit for every node born after `floor`, children before parents; visit may free the node.
+ * A node is never older than its children, so what is older is not even looked into. */
+void sp_set_walk(const sp_set *set, uint64_t floor, sp_node_fn visit, void *context);
+
+/* NULL, or the name of the first invariant that the set breaks; O(bytes). */
+const char *sp_set_validate(const sp_set *set);
+
+/* ---- editing ---- */
+
+/* Makes [start, stop) members or not; start < stop <= SP_GFN_LIMIT.  SP_NOMEM leaves the same
+ * members.  O(h) and what is dropped. */
+SP_MUST_CHECK sp_status sp_set_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop,
+                                      bool value);
+
+/* Replaces the members among the 2^16 gfns from base (a multiple of 2^16) by a bitmap's. */
+SP_MUST_CHECK sp_status sp_set_put_words(sp_edit *edit, sp_set *set, uint64_t base,
+                                         const uint64_t *words);
+
+/* Takes every node of *set out of what is being edited and leaves it empty. */
+void sp_set_retire(sp_edit *edit, sp_set *set);
+
+/* *out = a op b, all its nodes new.  SP_NOMEM leaves *out alone. */
+SP_MUST_CHECK sp_status sp_set_combine(sp_edit *edit, sp_op op, const sp_set *a, const sp_set *b,
+                                       sp_set *out);
+
+#endif
