@@ -1,0 +1,51 @@
+/*
+ * state.h - what a tracker is made of; private to tracker/.  Floor 4.
+ *
+ * The open version - set, seq, changes - is the tracker's own; the epoch room keeps the published
+ * ones.  Everything is under epoch.lock but the atomics and what is constant.
+ */
+#ifndef SP_TRACKER_STATE_H
+#define SP_TRACKER_STATE_H
+
+#include "tracker/changes.h"
+#include "tracker/tracker.h"
+
+struct sp_tracker {
+    sp_epoch epoch; /* first: the hooks cast back */
+    const sp_allocator *allocator; /* constant */
+    uint64_t bound;                /* constant: gfns are below it */
+    sp_keeper keeper;              /* constant */
+    sp_set set;                    /* the open version */
+    uint64_t seq;                  /* changes committed; epoch.done_seq is its copy for readers */
+    uint64_t published;            /* seq of the newest version */
+    sp_changes changes;            /* converted since the newest version */
+    sp_changes pending;            /* converted in the transaction under way; else empty */
+    _Atomic uint64_t pages;        /* shared in the open version; written under the lock */
+    _Atomic uint32_t closed;
+    _Atomic uint32_t bell;         /* futex of those who wait; rung under the lock */
+    uint32_t waiting;              /* who sleeps on the bell */
+    int fd;                        /* the eventfd, or -1 */
+};
+
+static inline sp_root sp_root_of(const sp_set *set)
+{
+    return (sp_root){set->engine, set->root, set->height};
+}
+
+static inline sp_set sp_set_of(const sp_root *root)
+{
+    return (sp_set){root->engine, root->ref, root->height};
+}
+
+/* Takes the lock of a tracker that is open.  SP_BUSY, SP_CLOSED, SP_FORKED. */
+SP_MUST_CHECK sp_status sp_tracker_enter(sp_tracker *tracker, bool wait);
+
+/* Unlocks; if `changed` pages did, the change is committed first: counted, told to those who wait,
+ * and published if a reader has pinned the newest version since it was published. */
+void sp_tracker_leave(sp_tracker *tracker, uint64_t changed);
+
+/* Publishes the open version if it differs from the newest one; with the lock held.  SP_NOMEM and
+ * SP_LIMIT: nothing changed. */
+SP_MUST_CHECK sp_status sp_tracker_publish(sp_tracker *tracker);
+
+#endif

@@ -1,0 +1,227 @@
+/*
+ * write.c - conversions.  Floor 4.
+ *
+ * Every change is decided before it is made: how many pages of the range have the other status,
+ * and which.  All that can fail - room in the log of conversions, the nodes of the new state - comes
+ * before the first step that cannot be taken back.  A call that changes nothing stops after the
+ * count, so it neither copies a node nor moves the epoch.
+ */
+#include "tracker/state.h"
+
+/* The pages of [start, stop) whose status is not `shared`. */
+static sp_status differing(sp_tracker *tracker, uint64_t start, uint64_t stop, bool shared,
+                           sp_pageset **out)
+{
+    sp_range range = {start, stop};
+    sp_pageset *all;
+    size_t bad;
+    const sp_allocator *allocator = tracker->allocator;
+    sp_status status = sp_pageset_from_ranges(allocator, tracker->set.engine, &range, 1, &all, &bad);
+    if (status)
+        return status;
+    status = sp_pageset_combine(allocator, shared ? SP_ANDNOT : SP_AND, sp_pageset_set(all),
+                                &tracker->set, out);
+    sp_pageset_release(all);
+    return status;
+}
+
+/* A conversion decided upon: how many pages change, and how that is logged. */
+typedef struct conversion {
+    uint64_t fresh;
+    sp_cell *cell; /* the pages that change, unless they are the whole range */
+} conversion;
+
+/* Finds out what converting [start, stop) changes, and readies its record in `changes`. */
+static sp_status decide(sp_tracker *tracker, sp_changes *changes, uint64_t start, uint64_t stop,
+                        bool shared, conversion *c)
+{
+    uint64_t members = sp_set_count_range(&tracker->set, start, stop);
+    *c = (conversion){.fresh = shared ? stop - start - members : members};
+    if (!c->fresh)
+        return SP_OK;
+    if (c->fresh == stop - start)
+        return sp_changes_reserve(changes, &tracker->keeper);
+    sp_pageset *pages;
+    sp_status status = differing(tracker, start, stop, shared, &pages);
+    if (status)
+        return status;
+    status = sp_cell_of(&tracker->keeper, pages, &c->cell);
+    if (status)
+        sp_pageset_release(pages);
+    return status;
+}
+
+/* Converts [start, stop), start < stop; with the lock held. */
+static sp_status convert(sp_tracker *tracker, sp_changes *changes, uint64_t start, uint64_t stop,
+                         bool shared, uint64_t *fresh)
+{
+    conversion c;
+    sp_status status = decide(tracker, changes, start, stop, shared, &c);
+    *fresh = c.fresh;
+    if (status || !c.fresh)
+        return status;
+    status = sp_set_assign(&tracker->epoch.open, &tracker->set, start, stop, shared);
+    if (status) {
+        if (c.cell)
+            sp_cell_release(c.cell);
+    } else if (c.cell) {
+        sp_changes_add_cell(changes, c.cell);
+    } else {
+        sp_changes_add(changes, start, stop);
+    }
+    return status;
+}
+
+static sp_status check(const sp_tracker *tracker, uint64_t start, uint64_t npages)
+{
+    return start <= tracker->bound && npages <= tracker->bound - start ? SP_OK : SP_RANGE;
+}
+
+sp_status sp_tracker_convert(sp_tracker *tracker, uint64_t start, uint64_t npages, bool shared,
+                             bool wait, uint64_t *changed)
+{
+    *changed = 0;
+    sp_status status = check(tracker, start, npages);
+    if (!status)
+        status = sp_tracker_enter(tracker, wait);
+    if (status)
+        return status;
+    if (npages)
+        status = convert(tracker, &tracker->changes, start, start + npages, shared, changed);
+    if (status)
+        *changed = 0;
+    sp_tracker_leave(tracker, *changed);
+    return status;
+}
+
+sp_status sp_tracker_convert_list(sp_tracker *tracker, uint64_t start, uint64_t npages, bool shared,
+                                  uint64_t *changed, sp_pageset **pages)
+{
+    sp_pageset *list = NULL;
+    *changed = 0;
+    sp_status status = check(tracker, start, npages);
+    if (!status)
+        status = sp_tracker_enter(tracker, true);
+    if (status)
+        return status;
+    if (npages)
+        status = differing(tracker, start, start + npages, shared, &list);
+    else
+        status = sp_pageset_new(tracker->allocator, tracker->set.engine, &list);
+    if (!status && npages)
+        status = convert(tracker, &tracker->changes, start, start + npages, shared, changed);
+    if (status)
+        *changed = 0;
+    sp_tracker_leave(tracker, *changed);
+    if (status)
+        sp_pageset_release(list);
+    else
+        *pages = list;
+    return status;
+}
+
+/* ---- all or nothing ---- */
+
+/* Events up to which apply does not bother to publish what came before it. */
+#define SHORT_APPLY 64
+
+static sp_status apply_each(sp_tracker *tracker, const sp_event *events, size_t n,
+                            uint64_t *changed, size_t *bad)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint64_t start = events[i].start, npages = events[i].npages, fresh = 0;
+        uint8_t shared = events[i].shared;
+        *bad = i;
+        sp_status status = shared > 1 ? SP_INVALID : check(tracker, start, npages);
+        if (!status && npages)
+            status = convert(tracker, &tracker->pending, start, start + npages, shared, &fresh);
+        if (status)
+            return status;
+        /* Enough whole-guest flips would wrap to 0, which means that nothing was done. */
+        *changed = fresh > UINT64_MAX - *changed ? UINT64_MAX : *changed + fresh;
+    }
+    return SP_OK;
+}
+
+sp_status sp_tracker_apply(sp_tracker *tracker, const sp_event *events, size_t n, uint64_t *changed,
+                           size_t *bad)
+{
+    *changed = 0;
+    sp_status status = sp_tracker_enter(tracker, true);
+    if (status)
+        return status;
+    /* So that snapshot() needs no lock while we hold it; if it cannot be had, it waits. */
+    if (n > SHORT_APPLY)
+        (void)!sp_tracker_publish(tracker);
+    sp_set before = tracker->set;
+    sp_savepoint savepoint = sp_epoch_savepoint(&tracker->epoch);
+    status = apply_each(tracker, events, n, changed, bad);
+    if (!status)
+        status = sp_changes_ready(&tracker->changes, &tracker->pending, &tracker->keeper);
+    if (status) {
+        sp_root made = sp_root_of(&tracker->set);
+        sp_epoch_undo(&tracker->epoch, &savepoint, &made);
+        tracker->set = before;
+        sp_changes_clear(&tracker->pending);
+        *changed = 0;
+    } else {
+        sp_epoch_keep(&tracker->epoch, &savepoint);
+        sp_changes_join(&tracker->changes, &tracker->pending);
+    }
+    sp_tracker_leave(tracker, *changed);
+    return status;
+}
+
+/* Makes the open version hold what `target` holds; with the lock held. */
+static sp_status replace(sp_tracker *tracker, const sp_pageset *target, uint64_t *changed)
+{
+    const sp_set *wanted = sp_pageset_set(target);
+    sp_set nothing = sp_set_empty(wanted->engine), copy;
+    sp_pageset *pages;
+    sp_cell *cell;
+    sp_status status = sp_pageset_combine(tracker->allocator, SP_XOR, &tracker->set, wanted, &pages);
+    if (status)
+        return status;
+    uint64_t fresh = sp_set_count(sp_pageset_set(pages));
+    if (fresh)
+        status = sp_cell_of(&tracker->keeper, pages, &cell);
+    if (!fresh || status) {
+        sp_pageset_release(pages);
+        return status;
+    }
+    status = sp_set_combine(&tracker->epoch.open, SP_OR, wanted, &nothing, &copy);
+    if (status) {
+        sp_cell_release(cell);
+        return status;
+    }
+    sp_set_retire(&tracker->epoch.open, &tracker->set);
+    tracker->set = copy;
+    sp_changes_add_cell(&tracker->changes, cell);
+    *changed = fresh;
+    return SP_OK;
+}
+
+sp_status sp_tracker_set_list(sp_tracker *tracker, const sp_range *ranges, size_t n,
+                              uint64_t *changed, size_t *bad)
+{
+    sp_pageset *target;
+    *changed = 0;
+    sp_status status = sp_pageset_from_ranges(tracker->allocator, tracker->set.engine, ranges, n,
+                                              &target, bad);
+    if (status)
+        return status;
+    uint64_t pages = sp_set_count(sp_pageset_set(target));
+    if (pages && sp_set_select(sp_pageset_set(target), pages - 1) >= tracker->bound) {
+        /* Which range it was, the caller finds out: the array may have changed meanwhile. */
+        *bad = n;
+        status = SP_RANGE;
+    }
+    if (!status)
+        status = sp_tracker_enter(tracker, true);
+    if (!status) {
+        status = replace(tracker, target, changed);
+        sp_tracker_leave(tracker, *changed);
+    }
+    sp_pageset_release(target);
+    return status;
+}
