@@ -1,0 +1,464 @@
+/*
+ * log.c - collecting dirty pages and handing them out.  Floor 4.
+ *
+ * The log's present content is itself a harvest, `open`, that nobody else sees: taking swaps it for
+ * an empty one.  A harvest that is given back goes on a list as it is - so that cannot fail - and
+ * is folded in when the log is next taken from.
+ *
+ * A slot may have several bitmaps at a time, one it owns and those it has lent; they are folded into
+ * one when the log is taken from.
+ */
+#include "dirty/log.h"
+
+#include <string.h>
+
+#include "base/atomics.h"
+#include "base/lock.h"
+
+struct sp_bits {
+    _Atomic uint64_t refs; /* the harvest, and a borrower */
+    sp_bits *next;         /* of the same slot; under the log's lock, constant once taken */
+    const sp_allocator *allocator;
+    uint64_t nwords;
+    uint64_t words[];
+};
+
+struct sp_harvest {
+    _Atomic uint64_t refs;
+    sp_harvest *next; /* in the list of those given back; under the log's lock */
+    sp_memory *memory;
+    sp_mem mem;
+    sp_set sparse;
+    sp_bits *bits[]; /* a slot each */
+};
+
+struct sp_log {
+    sp_lock lock;
+    const sp_allocator *allocator;
+    sp_memory *memory;
+    sp_harvest *open;     /* under the lock, as is all below */
+    sp_harvest *returned;
+};
+
+/* ---- bitmaps ---- */
+
+static size_t bits_bytes(uint64_t nwords) { return sizeof(sp_bits) + (size_t)nwords * 8; }
+
+static sp_bits *bits_new(const sp_allocator *allocator, uint64_t npages)
+{
+    uint64_t nwords = (npages + 63) / 64;
+    sp_mem mem = {.allocator = allocator};
+    sp_bits *bits = sp_mem_zalloc(&mem, bits_bytes(nwords));
+    if (bits) {
+        atomic_init(&bits->refs, 1);
+        bits->allocator = allocator;
+        bits->nwords = nwords;
+    }
+    return bits;
+}
+
+static void bits_release(sp_bits *bits)
+{
+    /* acq_rel: the last release pairs with the other's, whose accesses must be over */
+    if (sp_sub(&bits->refs, 1, acq_rel) != 1)
+        return;
+    sp_mem mem = {.allocator = bits->allocator};
+    sp_mem_free(&mem, bits, bits_bytes(bits->nwords));
+}
+
+static bool is_lent(sp_bits *bits)
+{
+    /* acquire: pairs with bits_release of the borrower, whose writes we are about to read */
+    return sp_load(&bits->refs, acquire) > 1;
+}
+
+/* ---- harvests ---- */
+
+static size_t harvest_bytes(const sp_memory *memory)
+{
+    return sizeof(sp_harvest) + sp_memory_count(memory) * sizeof(sp_bits *);
+}
+
+static sp_harvest *harvest_new(const sp_allocator *allocator, sp_memory *memory)
+{
+    sp_mem mem;
+    sp_mem_init(&mem, allocator);
+    sp_harvest *harvest = sp_mem_zalloc(&mem, harvest_bytes(memory));
+    if (harvest) {
+        atomic_init(&harvest->refs, 1);
+        harvest->memory = sp_memory_retain(memory);
+        sp_mem_init(&harvest->mem, allocator);
+        harvest->sparse = sp_set_empty(sp_memory_pages(memory)->engine);
+    }
+    return harvest;
+}
+
+static sp_edit edit_of(sp_harvest *harvest)
+{
+    return sp_edit_private(&harvest->mem, sp_kernels_active());
+}
+
+sp_harvest *sp_harvest_retain(sp_harvest *harvest)
+{
+    sp_add(&harvest->refs, 1, relaxed); /* relaxed: the caller already holds a reference */
+    return harvest;
+}
+
+void sp_harvest_release(sp_harvest *harvest)
+{
+    /* acq_rel: the last release pairs with all others, whose reads must be over */
+    if (!harvest || sp_sub(&harvest->refs, 1, acq_rel) != 1)
+        return;
+    sp_edit edit = edit_of(harvest);
+    sp_set_retire(&edit, &harvest->sparse);
+    for (size_t i = 0; i < sp_memory_count(harvest->memory); i++) {
+        for (sp_bits *bits = harvest->bits[i], *next; bits; bits = next) {
+            next = bits->next;
+            bits_release(bits);
+        }
+    }
+    sp_mem mem = {.allocator = harvest->mem.allocator};
+    size_t bytes = harvest_bytes(harvest->memory);
+    sp_memory_release(harvest->memory);
+    sp_mem_free(&mem, harvest, bytes);
+}
+
+sp_memory *sp_harvest_memory(const sp_harvest *harvest) { return harvest->memory; }
+
+const uint64_t *sp_harvest_words(const sp_harvest *harvest, size_t index)
+{
+    return harvest->bits[index] ? harvest->bits[index]->words : NULL;
+}
+
+const sp_set *sp_harvest_sparse(const sp_harvest *harvest) { return &harvest->sparse; }
+
+static uint64_t harvest_held(const sp_harvest *harvest)
+{
+    /* relaxed: statistics */
+    uint64_t bytes = harvest_bytes(harvest->memory) + sp_load(&harvest->mem.bytes, relaxed);
+    for (size_t i = 0; i < sp_memory_count(harvest->memory); i++)
+        for (const sp_bits *bits = harvest->bits[i]; bits; bits = bits->next)
+            bytes += bits_bytes(bits->nwords);
+    return bytes;
+}
+
+/* ---- the log ---- */
+
+sp_status sp_log_new(const sp_allocator *allocator, sp_memory *memory, sp_log **out)
+{
+    sp_mem mem;
+    sp_mem_init(&mem, allocator);
+    sp_log *log = sp_mem_zalloc(&mem, sizeof *log);
+    if (!log)
+        return SP_NOMEM;
+    sp_lock_init(&log->lock);
+    log->allocator = mem.allocator;
+    log->open = harvest_new(log->allocator, memory);
+    if (!log->open) {
+        sp_mem_free(&mem, log, sizeof *log);
+        return SP_NOMEM;
+    }
+    log->memory = sp_memory_retain(memory);
+    *out = log;
+    return SP_OK;
+}
+
+void sp_log_free(sp_log *log)
+{
+    if (!log)
+        return;
+    for (sp_harvest *harvest = log->returned, *next; harvest; harvest = next) {
+        next = harvest->next;
+        sp_harvest_release(harvest);
+    }
+    sp_harvest_release(log->open);
+    sp_memory_release(log->memory);
+    sp_mem mem = {.allocator = log->allocator};
+    sp_mem_free(&mem, log, sizeof *log);
+}
+
+static void unlock(sp_log *log)
+{
+    /* Nobody posts work to this lock; the loop is the lock's contract. */
+    while (!sp_lock_release(&log->lock))
+        ;
+}
+
+void sp_log_after_fork(sp_log *log) { (void)sp_lock_after_fork(&log->lock); }
+
+uint64_t sp_log_bytes(const sp_log *log)
+{
+    sp_lock *lock = (sp_lock *)&log->lock;
+    if (sp_lock_wait(lock) != SP_OK)
+        return 0;
+    uint64_t bytes = sizeof *log + harvest_held(log->open);
+    for (const sp_harvest *harvest = log->returned; harvest; harvest = harvest->next)
+        bytes += harvest_held(harvest);
+    unlock((sp_log *)log);
+    return bytes;
+}
+
+/* Adds a bitmap to slot `index`, in front of those it has; with the lock held. */
+static sp_status push_bits(sp_log *log, size_t index, sp_bits **out)
+{
+    sp_bits *bits = bits_new(log->allocator, sp_memory_at(log->memory, index)->npages);
+    if (!bits)
+        return SP_NOMEM;
+    bits->next = log->open->bits[index];
+    log->open->bits[index] = bits;
+    *out = bits;
+    return SP_OK;
+}
+
+/* A bitmap of slot `index` that is not lent; with the lock held. */
+static sp_status own_bits(sp_log *log, size_t index, sp_bits **out)
+{
+    for (sp_bits *bits = log->open->bits[index]; bits; bits = bits->next) {
+        if (!is_lent(bits)) {
+            *out = bits;
+            return SP_OK;
+        }
+    }
+    return push_bits(log, index, out);
+}
+
+sp_status sp_log_add_bitmap(sp_log *log, size_t index, const void *bitmap, uint64_t first_page,
+                            uint64_t npages)
+{
+    const sp_memslot *slot = sp_memory_at(log->memory, index);
+    if (first_page > slot->npages)
+        return SP_RANGE;
+    npages = sp_min(npages, slot->npages - first_page);
+    sp_bits *bits;
+    sp_status status = sp_lock_wait(&log->lock);
+    if (status)
+        return status;
+    status = own_bits(log, index, &bits);
+    uint64_t chunk[1024], shift = first_page & 63;
+    for (uint64_t at = 0; !status && at < npages;) {
+        uint64_t n = sp_min(npages - at, sizeof chunk * 8);
+        uint64_t *to = bits->words + (first_page + at) / 64, nwords = (n + 63) / 64;
+        sp_bits_copy(bitmap, at, n, chunk);
+        for (uint64_t w = 0; w < nwords; w++) {
+            to[w] |= chunk[w] << shift;
+            if (shift && chunk[w] >> (64 - shift))
+                to[w + 1] |= chunk[w] >> (64 - shift);
+        }
+        at += n;
+    }
+    unlock(log);
+    return status;
+}
+
+sp_status sp_log_lend(sp_log *log, size_t index, sp_bits **loan)
+{
+    sp_status status = sp_lock_wait(&log->lock);
+    if (status)
+        return status;
+    status = push_bits(log, index, loan);
+    if (!status)
+        sp_add(&(*loan)->refs, 1, relaxed); /* relaxed: handed over under the lock */
+    unlock(log);
+    return status;
+}
+
+uint64_t *sp_loan_words(sp_bits *loan) { return loan->words; }
+
+void sp_loan_end(sp_bits *loan) { bits_release(loan); }
+
+/* ---- sparse pages ---- */
+
+static sp_status assign(sp_log *log, uint64_t start, uint64_t stop)
+{
+    sp_edit edit = edit_of(log->open);
+    return start < stop ? sp_set_assign(&edit, &log->open->sparse, start, stop, true) : SP_OK;
+}
+
+static sp_status check_range(sp_range range)
+{
+    if (range.start > SP_GFN_LIMIT || range.stop > SP_GFN_LIMIT)
+        return SP_RANGE;
+    return range.stop < range.start ? SP_INVALID : SP_OK;
+}
+
+/* The range of a ring entry's page. */
+static sp_status resolve(const sp_log *log, sp_ring_entry entry, sp_range *range)
+{
+    size_t index;
+    if (!(entry.flags & 1))
+        return SP_INVALID;
+    sp_status status = sp_memory_find(log->memory, entry.slot, &index);
+    if (status)
+        return status;
+    const sp_memslot *slot = sp_memory_at(log->memory, index);
+    if (entry.offset >= slot->npages)
+        return SP_RANGE;
+    *range = (sp_range){slot->gfn + entry.offset, slot->gfn + entry.offset + 1};
+    return SP_OK;
+}
+
+/* The i-th element of a caller's array, as a range. */
+typedef sp_status (*read_fn)(const sp_log *log, const void *array, size_t i, sp_range *range);
+
+static sp_status read_range(const sp_log *log, const void *array, size_t i, sp_range *range)
+{
+    (void)log;
+    *range = ((const sp_range *)array)[i];
+    return check_range(*range);
+}
+
+static sp_status read_page(const sp_log *log, const void *array, size_t i, sp_range *range)
+{
+    (void)log;
+    uint64_t gfn = ((const uint64_t *)array)[i];
+    *range = (sp_range){gfn, gfn + 1};
+    return gfn < SP_GFN_LIMIT ? SP_OK : SP_RANGE;
+}
+
+static sp_status read_entry(const sp_log *log, const void *array, size_t i, sp_range *range)
+{
+    return resolve(log, ((const sp_ring_entry *)array)[i], range);
+}
+
+/* Reads and checks a caller's array once, into ranges of our own, neighbours joined. */
+static sp_status copy(const sp_log *log, read_fn read, const void *array, size_t n, sp_range *out,
+                      size_t *used, size_t *bad)
+{
+    *used = 0;
+    for (size_t i = 0; i < n; i++) {
+        sp_range range;
+        sp_status status = read(log, array, i, &range);
+        *bad = i;
+        if (status)
+            return status;
+        if (*used && out[*used - 1].stop == range.start)
+            out[*used - 1].stop = range.stop;
+        else
+            out[(*used)++] = range;
+    }
+    return SP_OK;
+}
+
+static sp_status add(sp_log *log, read_fn read, const void *array, size_t n, size_t *bad)
+{
+    sp_mem mem = {.allocator = log->allocator};
+    sp_range *ranges = sp_mem_alloc(&mem, (n + 1) * sizeof *ranges);
+    if (!ranges)
+        return SP_NOMEM;
+    size_t used;
+    sp_status status = copy(log, read, array, n, ranges, &used, bad);
+    if (!status)
+        status = sp_lock_wait(&log->lock);
+    if (!status) {
+        for (size_t i = 0; !status && i < used; i++)
+            status = assign(log, ranges[i].start, ranges[i].stop);
+        unlock(log);
+    }
+    sp_mem_free(&mem, ranges, (n + 1) * sizeof *ranges);
+    return status;
+}
+
+sp_status sp_log_add_ranges(sp_log *log, const sp_range *ranges, size_t n, size_t *bad)
+{
+    return add(log, read_range, ranges, n, bad);
+}
+
+sp_status sp_log_add_pages(sp_log *log, const uint64_t *gfns, size_t n, size_t *bad)
+{
+    return add(log, read_page, gfns, n, bad);
+}
+
+sp_status sp_log_add_ring(sp_log *log, const sp_ring_entry *entries, size_t n, size_t *bad)
+{
+    return add(log, read_entry, entries, n, bad);
+}
+
+/* ---- taking ---- */
+
+static void or_words(uint64_t *to, const uint64_t *from, uint64_t nwords)
+{
+    for (uint64_t w = 0; w < nwords; w++)
+        to[w] |= from[w];
+}
+
+/* Leaves slot `index` of the open harvest one bitmap, bits past the slot's end zero. */
+static void fold_bits(sp_log *log, size_t index)
+{
+    sp_bits *first = log->open->bits[index];
+    if (!first)
+        return;
+    for (sp_bits *bits = first->next, *next; bits; bits = next) {
+        next = bits->next;
+        or_words(first->words, bits->words, bits->nwords);
+        bits_release(bits);
+    }
+    first->next = NULL;
+    uint64_t over = sp_memory_at(log->memory, index)->npages & 63;
+    if (over)
+        first->words[first->nwords - 1] &= sp_mask(0, (unsigned)over - 1);
+}
+
+/* Adds a harvest's pages to the open one.  SP_NOMEM: some may be in, the harvest is as it was. */
+static sp_status fold_harvest(sp_log *log, const sp_harvest *harvest)
+{
+    sp_edit edit = edit_of(log->open);
+    sp_set sum;
+    for (size_t i = 0; i < sp_memory_count(log->memory); i++) {
+        if (!harvest->bits[i])
+            continue;
+        sp_bits *bits;
+        sp_status status = own_bits(log, i, &bits);
+        if (status)
+            return status;
+        or_words(bits->words, harvest->bits[i]->words, bits->nwords);
+    }
+    if (!sp_set_count(&harvest->sparse))
+        return SP_OK;
+    sp_status status = sp_set_combine(&edit, SP_OR, &log->open->sparse, &harvest->sparse, &sum);
+    if (!status) {
+        sp_set_retire(&edit, &log->open->sparse);
+        log->open->sparse = sum;
+    }
+    return status;
+}
+
+sp_status sp_log_take(sp_log *log, sp_harvest **out)
+{
+    sp_harvest *empty = harvest_new(log->allocator, log->memory);
+    if (!empty)
+        return SP_NOMEM;
+    sp_status status = sp_lock_wait(&log->lock);
+    if (status) {
+        sp_harvest_release(empty);
+        return status;
+    }
+    while (!status && log->returned) {
+        sp_harvest *harvest = log->returned;
+        status = fold_harvest(log, harvest);
+        if (!status) {
+            log->returned = harvest->next;
+            sp_harvest_release(harvest);
+        }
+    }
+    if (!status) {
+        for (size_t i = 0; i < sp_memory_count(log->memory); i++)
+            fold_bits(log, i);
+        *out = log->open;
+        log->open = empty;
+        empty = NULL;
+    }
+    unlock(log);
+    sp_harvest_release(empty);
+    return status;
+}
+
+void sp_log_give_back(sp_log *log, sp_harvest *harvest)
+{
+    if (sp_lock_wait(&log->lock) != SP_OK) {
+        sp_harvest_release(harvest); /* a forked child: its log can never be taken from again */
+        return;
+    }
+    harvest->next = log->returned;
+    log->returned = harvest;
+    unlock(log);
+}

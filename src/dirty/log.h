@@ -1,0 +1,71 @@
+/*
+ * log.h - dirty pages from many sources, until a pass takes them.  Floor 4.
+ *
+ * A log collects; take empties it into a harvest; a harvest is dropped when its pages have arrived,
+ * or given back when they have not.  Pages are kept as they come: a bitmap stays one dense bitmap a
+ * slot (turning random dirty bits into a set is what makes other trackers slow), single pages and
+ * ranges go into a sparse set.
+ *
+ * All functions may be called from any thread.  A harvest is immutable.  On an error nothing was
+ * added, except that a SP_NOMEM while adding ranges, pages or ring entries may leave some of them
+ * in: more dirty pages, never fewer.
+ */
+#ifndef SP_DIRTY_LOG_H
+#define SP_DIRTY_LOG_H
+
+#include "dirty/memory.h"
+
+typedef struct sp_log sp_log;
+typedef struct sp_harvest sp_harvest;
+
+/* struct kvm_dirty_gfn of <linux/kvm.h>. */
+typedef struct sp_ring_entry {
+    uint32_t flags; /* bit 0: dirty, bit 1: harvested */
+    uint32_t slot;  /* address space << 16 | id */
+    uint64_t offset; /* page within the slot */
+} sp_ring_entry;
+
+_Static_assert(sizeof(sp_ring_entry) == 16, "struct kvm_dirty_gfn is 16 bytes");
+
+SP_MUST_CHECK sp_status sp_log_new(const sp_allocator *allocator, sp_memory *memory, sp_log **out);
+void sp_log_free(sp_log *log); /* NULL is nothing; harvests stay */
+
+/* Adds npages bits from bit 0 of a little-endian bitmap, whose bit 0 is page first_page of slot
+ * `index`; pages past the slot's end are ignored.  O(npages / 64). */
+SP_MUST_CHECK sp_status sp_log_add_bitmap(sp_log *log, size_t index, const void *bitmap,
+                                          uint64_t first_page, uint64_t npages);
+
+/* Lends the words of a bitmap of slot `index`, all zero, for a source to fill in place.  What is in
+ * them when the log is taken from is dirty.  Valid until sp_loan_end; ceil(npages / 64) words. */
+typedef struct sp_bits sp_bits;
+SP_MUST_CHECK sp_status sp_log_lend(sp_log *log, size_t index, sp_bits **loan);
+uint64_t *sp_loan_words(sp_bits *loan);
+void sp_loan_end(sp_bits *loan);
+
+/* SP_RANGE, SP_INVALID (inverted range; a ring entry that is not marked dirty) and SP_UNKNOWN (a
+ * slot the guest does not have): *bad is the index.  Ranges and pages need not be memory. */
+SP_MUST_CHECK sp_status sp_log_add_ranges(sp_log *log, const sp_range *ranges, size_t n,
+                                          size_t *bad);
+SP_MUST_CHECK sp_status sp_log_add_pages(sp_log *log, const uint64_t *gfns, size_t n, size_t *bad);
+SP_MUST_CHECK sp_status sp_log_add_ring(sp_log *log, const sp_ring_entry *entries, size_t n,
+                                        size_t *bad);
+
+/* Everything added so far; the log is empty then.  SP_NOMEM: nothing taken, nothing lost. */
+SP_MUST_CHECK sp_status sp_log_take(sp_log *log, sp_harvest **out);
+/* Puts a harvest's pages back into the log they came from, taking over the reference.  O(1), cannot
+ * fail. */
+void sp_log_give_back(sp_log *log, sp_harvest *harvest);
+
+uint64_t sp_log_bytes(const sp_log *log);
+/* In the child of a fork: if another thread held the log, every later call returns SP_FORKED. */
+void sp_log_after_fork(sp_log *log);
+
+sp_harvest *sp_harvest_retain(sp_harvest *harvest);
+void sp_harvest_release(sp_harvest *harvest); /* NULL is nothing */
+sp_memory *sp_harvest_memory(const sp_harvest *harvest);
+/* The bitmap of slot `index`, bits past the slot's end zero, or NULL: no page came that way. */
+const uint64_t *sp_harvest_words(const sp_harvest *harvest, size_t index);
+/* The pages that came as pages, ranges or ring entries. */
+const sp_set *sp_harvest_sparse(const sp_harvest *harvest);
+
+#endif

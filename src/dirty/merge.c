@@ -1,0 +1,385 @@
+/*
+ * merge.c - the merge.  Floor 4.
+ *
+ * Two stages.  The first yields the toggles of what is to be sent, in batches that stay in the
+ * nearest cache: words of a dirty bitmap go to the kernel as they are; where the extra set has pages,
+ * a copy of the words with those pages added does.  The second cuts these ranges at the toggles of
+ * the shared set, which it reads through a cursor that jumps over what no dirty range touches.
+ *
+ * Bitmaps of slots that overlap an earlier one (two address spaces with the same gfns) are made part
+ * of the extra set at the start: the first stage sees each gfn once.
+ */
+#include "dirty/merge.h"
+
+#include <string.h>
+
+#include "base/atomics.h"
+
+#define SEND_TOGGLES 4096
+#define READ_AHEAD 384
+
+/* Pages between two questions to the shared set that are read through rather than jumped over. */
+#define NEAR 512
+#define MIXED_WORDS 256
+
+/* Ranges of a set, one at a time, read ahead in small batches. */
+typedef struct feed {
+    sp_cursor cursor;
+    uint64_t toggles[SP_TOGGLES_ROOM + READ_AHEAD + 1];
+    size_t at, n; /* toggles[at..n) are still to be taken */
+    size_t want;  /* how many to read next */
+} feed;
+
+struct sp_merge {
+    sp_mem mem;
+    const sp_kernels *kernels;
+    sp_harvest *harvest;
+    sp_pageset *folded; /* extra and overlapping bitmaps, where there are such; else NULL */
+    size_t nslots, slot;   /* of the harvest's memory; the one being read */
+    uint64_t at;           /* stage 1 has read what is below */
+    uint64_t in;           /* membership of at - 1 in what is to be sent */
+    feed extra;
+    sp_range pending;      /* the range of `extra` at or after `at`; stop 0: none is left */
+    uint64_t mixed[MIXED_WORDS]; /* words of the slot with extra pages added */
+    size_t mixed_at, nmixed;     /* of which [mixed_at, nmixed) are still to be read */
+    bool over;             /* stage 1 has said everything */
+    uint64_t send[SEND_TOGGLES + 2];
+    size_t sent, nsend;    /* stage 2 has taken send[0..sent) */
+    sp_range piece;        /* what is left of the range being cut; empty: none */
+    feed shared;
+    uint64_t flip;         /* the shared status is constant from piece.start to here */
+    bool is_shared;        /* and is this */
+};
+
+/* ---- feeds ---- */
+
+#define NONE UINT64_MAX
+
+static void feed_open(feed *f, const sp_set *set, uint64_t start)
+{
+    f->cursor = sp_cursor_open(set, start, SP_GFN_LIMIT);
+    f->at = f->n = 0;
+    f->want = 2;
+}
+
+/* The next toggle, or NONE.  Reads little at first, in case the reader jumps again. */
+static uint64_t feed_next(const sp_kernels *k, feed *f)
+{
+    if (f->at == f->n) {
+        f->at = 0;
+        f->n = sp_cursor_toggles(k, &f->cursor, f->toggles, SP_TOGGLES_ROOM + f->want);
+        f->want = (size_t)sp_min(f->want * 2, READ_AHEAD);
+        if (!f->n)
+            return NONE;
+    }
+    return f->toggles[f->at++];
+}
+
+/* ---- stage 1 ---- */
+
+static void next_extra(sp_merge *m)
+{
+    m->pending.start = feed_next(m->kernels, &m->extra);
+    m->pending.stop = m->pending.start == NONE ? 0 : feed_next(m->kernels, &m->extra);
+}
+
+static void turn(sp_merge *m, uint64_t gfn, uint64_t value)
+{
+    m->send[m->nsend] = gfn;
+    m->nsend += m->in != value;
+    m->in = value;
+}
+
+static bool has_room(const sp_merge *m) { return SEND_TOGGLES - m->nsend >= SP_TOGGLES_ROOM; }
+
+/* Pages [at, stop) that no bitmap speaks of. */
+static void send_extra(sp_merge *m, uint64_t stop)
+{
+    while (m->at < stop && has_room(m)) {
+        if (!m->pending.stop || m->pending.start >= stop) {
+            turn(m, m->at, 0);
+            m->at = stop;
+            return;
+        }
+        if (m->pending.start > m->at)
+            turn(m, m->at, 0);
+        turn(m, sp_max(m->pending.start, m->at), 1);
+        m->at = sp_min(m->pending.stop, stop);
+        if (m->pending.stop <= stop)
+            next_extra(m);
+    }
+}
+
+/* Adds the extra pages of [start, stop) to a copy of a bitmap whose bit 0 is start. */
+static void overlay(sp_merge *m, uint64_t *words, uint64_t start, uint64_t stop)
+{
+    while (m->pending.stop && m->pending.start < stop) {
+        uint64_t from = sp_max(m->pending.start, start), to = sp_min(m->pending.stop, stop);
+        sp_words_fill(words, from - start, to - start - 1, true);
+        if (m->pending.stop > stop)
+            return;
+        next_extra(m);
+    }
+}
+
+/* The slot's words from `first` up to where they can no longer be read as they are: where extra pages
+ * begin, or the last word is a partial one. */
+static uint64_t plain_words(const sp_merge *m, const sp_memslot *slot, uint64_t first)
+{
+    uint64_t last = slot->npages / 64;
+    if (m->pending.stop && m->pending.start < slot->gfn + slot->npages)
+        last = sp_min(last, (sp_max(m->pending.start, m->at) - slot->gfn) / 64);
+    return last > first ? last - first : 0;
+}
+
+/* Copies words from `at` on and adds what the bitmap does not have: extra pages, and beyond the
+ * slot's end the status of its last page, so that nothing flips there. */
+static void mix(sp_merge *m, const sp_memslot *slot, const uint64_t *words, uint64_t first)
+{
+    uint64_t end = slot->gfn + slot->npages;
+    m->nmixed = sp_min((slot->npages + 63) / 64 - first, MIXED_WORDS);
+    m->mixed_at = 0;
+    memcpy(m->mixed, words + first, m->nmixed * sizeof *m->mixed);
+    uint64_t stop = sp_min(m->at + m->nmixed * 64, end);
+    overlay(m, m->mixed, m->at, stop);
+    unsigned over = slot->npages & 63;
+    if (stop == end && over) {
+        uint64_t *tail = &m->mixed[m->nmixed - 1];
+        *tail |= *tail >> (over - 1) & 1 ? sp_mask(over, 63) : 0;
+    }
+}
+
+/* Pages of a slot's bitmap; `at` is on a word border of the slot. */
+static void send_words(sp_merge *m, const sp_memslot *slot, const uint64_t *words)
+{
+    uint64_t first = (m->at - slot->gfn) / 64, n = 0;
+    const uint64_t *from = words + first;
+    bool is_mixed = m->mixed_at < m->nmixed || !(n = plain_words(m, slot, first));
+    if (is_mixed) {
+        if (m->mixed_at == m->nmixed)
+            mix(m, slot, words, first);
+        from = m->mixed + m->mixed_at;
+        n = m->nmixed - m->mixed_at;
+    }
+    uint64_t read =
+        m->kernels->toggles(from, n, m->at, &m->in, m->send, &m->nsend, SEND_TOGGLES);
+    m->mixed_at += is_mixed ? read : 0;
+    m->at = sp_min(m->at + read * 64, slot->gfn + slot->npages);
+}
+
+/* The first slot from `i` on that has a bitmap and begins at or after `end`. */
+static size_t next_slot(const sp_merge *m, size_t i, uint64_t end)
+{
+    const sp_memory *memory = m->nslots ? sp_harvest_memory(m->harvest) : NULL;
+    while (i < m->nslots &&
+           (!sp_harvest_words(m->harvest, i) || sp_memory_at(memory, i)->gfn < end))
+        i++;
+    return i;
+}
+
+/* Fills `send` anew. */
+static void refill(sp_merge *m)
+{
+    m->sent = m->nsend = 0;
+    while (!m->over && has_room(m)) {
+        const sp_memslot *slot = NULL;
+        if (m->slot < m->nslots)
+            slot = sp_memory_at(sp_harvest_memory(m->harvest), m->slot);
+        if (m->at == SP_GFN_LIMIT) {
+            turn(m, m->at, 0);
+            m->over = true;
+        } else if (!slot || m->at < slot->gfn) {
+            send_extra(m, slot ? slot->gfn : SP_GFN_LIMIT);
+        } else {
+            send_words(m, slot, sp_harvest_words(m->harvest, m->slot));
+            if (m->at == slot->gfn + slot->npages)
+                m->slot = next_slot(m, m->slot + 1, m->at);
+        }
+    }
+}
+
+/* ---- stage 2 ---- */
+
+/* The next toggle of what is to be sent, or NONE. */
+static uint64_t next_send(sp_merge *m)
+{
+    if (m->sent == m->nsend)
+        refill(m);
+    return m->sent < m->nsend ? m->send[m->sent++] : NONE;
+}
+
+/* Reads the shared set from gfn on. */
+static void jump(sp_merge *m, uint64_t gfn)
+{
+    sp_set set = m->shared.cursor.set;
+    feed_open(&m->shared, &set, gfn);
+    m->flip = feed_next(m->kernels, &m->shared);
+    m->is_shared = m->flip == gfn;
+    if (m->is_shared)
+        m->flip = feed_next(m->kernels, &m->shared);
+}
+
+/* Makes is_shared the status of `gfn`, and flip the next gfn of another; gfns ascend. */
+static void look_up(sp_merge *m, uint64_t gfn)
+{
+    while (m->flip <= gfn) {
+        if (m->shared.at == m->shared.n && gfn > m->shared.cursor.at + NEAR) {
+            jump(m, gfn);
+            return;
+        }
+        m->is_shared = !m->is_shared;
+        m->flip = feed_next(m->kernels, &m->shared);
+    }
+}
+
+static void append(sp_list *list, uint64_t start, uint64_t stop)
+{
+    list->ranges[list->n++] = (sp_range){start, stop};
+    list->pages += stop - start;
+}
+
+bool sp_merge_next(sp_merge *m, sp_list *shared, sp_list *private)
+{
+    for (;;) {
+        if (m->piece.start == m->piece.stop) {
+            uint64_t start = next_send(m);
+            if (start == NONE)
+                return true;
+            m->piece = (sp_range){start, next_send(m)};
+        }
+        while (m->piece.start < m->piece.stop) {
+            if (shared->n == shared->room || private->n == private->room)
+                return false;
+            look_up(m, m->piece.start);
+            uint64_t end = sp_min(m->piece.stop, m->flip);
+            append(m->is_shared ? shared : private, m->piece.start, end);
+            m->piece.start = end;
+        }
+    }
+}
+
+/* ---- beginning and end ---- */
+
+/* extra and the harvest's sparse pages and overlapping bitmaps, as one set of the merge's own. */
+static sp_status fold(sp_merge *m, const sp_set *extra)
+{
+    const sp_allocator *allocator = m->mem.allocator;
+    const sp_set *sparse = sp_harvest_sparse(m->harvest);
+    sp_status status = sp_pageset_combine(allocator, SP_OR, extra, sparse, &m->folded);
+    size_t chosen = next_slot(m, 0, 0);
+    for (size_t i = 0; !status && i < m->nslots; i++) {
+        const sp_memslot *slot = sp_memory_at(sp_harvest_memory(m->harvest), i);
+        const uint64_t *words = sp_harvest_words(m->harvest, i);
+        if (i == chosen) {
+            chosen = next_slot(m, i + 1, slot->gfn + slot->npages);
+        } else if (words) {
+            sp_pageset *pages, *sum;
+            status = sp_pageset_from_bitmap(allocator, extra->engine, words, slot->gfn,
+                                            slot->npages, &pages);
+            if (status)
+                break;
+            status = sp_pageset_combine(allocator, SP_OR, sp_pageset_set(m->folded),
+                                        sp_pageset_set(pages), &sum);
+            sp_pageset_release(pages);
+            if (status)
+                break;
+            sp_pageset_release(m->folded);
+            m->folded = sum;
+        }
+    }
+    return status;
+}
+
+sp_status sp_merge_new(const sp_allocator *allocator, sp_harvest *harvest, const sp_set *extra,
+                       const sp_set *shared, sp_merge **out)
+{
+    sp_mem mem;
+    sp_mem_init(&mem, allocator);
+    sp_merge *m = sp_mem_zalloc(&mem, sizeof *m);
+    if (!m)
+        return SP_NOMEM;
+    sp_mem_init(&m->mem, allocator);
+    m->kernels = sp_kernels_active();
+    if (harvest) {
+        m->harvest = sp_harvest_retain(harvest);
+        m->nslots = sp_memory_count(sp_harvest_memory(harvest));
+        sp_status status = fold(m, extra);
+        if (status) {
+            sp_merge_free(m);
+            return status;
+        }
+        extra = sp_pageset_set(m->folded);
+    }
+    m->slot = next_slot(m, 0, 0);
+    feed_open(&m->extra, extra, 0);
+    next_extra(m);
+    feed_open(&m->shared, shared, 0);
+    m->is_shared = true; /* turned at once: flip is 0 */
+    *out = m;
+    return SP_OK;
+}
+
+void sp_merge_free(sp_merge *merge)
+{
+    if (!merge)
+        return;
+    sp_harvest_release(merge->harvest);
+    sp_pageset_release(merge->folded);
+    sp_mem mem = {.allocator = merge->mem.allocator};
+    sp_mem_free(&mem, merge, sizeof *merge);
+}
+
+/* ---- lists ---- */
+
+void sp_list_free(sp_mem *mem, sp_list *list)
+{
+    sp_mem_free(mem, list->ranges, list->room * sizeof *list->ranges);
+    *list = (sp_list){0};
+}
+
+static sp_status grow(sp_mem *mem, sp_list *list)
+{
+    size_t room = list->room ? list->room * 2 : 1024;
+    sp_range *ranges = sp_mem_alloc(mem, room * sizeof *ranges);
+    if (!ranges)
+        return SP_NOMEM;
+    if (list->n)
+        memcpy(ranges, list->ranges, list->n * sizeof *ranges);
+    sp_mem_free(mem, list->ranges, list->room * sizeof *ranges);
+    list->ranges = ranges;
+    list->room = room;
+    return SP_OK;
+}
+
+sp_status sp_merge_all(sp_merge *merge, sp_mem *mem, sp_list *shared, sp_list *private)
+{
+    sp_status status = SP_OK;
+    *shared = *private = (sp_list){0};
+    do {
+        if (shared->n == shared->room)
+            status = grow(mem, shared);
+        if (!status && private->n == private->room)
+            status = grow(mem, private);
+    } while (!status && !sp_merge_next(merge, shared, private));
+    if (status) {
+        sp_list_free(mem, shared);
+        sp_list_free(mem, private);
+    }
+    return status;
+}
+
+sp_status sp_merge_count(const sp_allocator *allocator, sp_harvest *harvest, uint64_t *pages)
+{
+    sp_set none = sp_set_empty(sp_harvest_sparse(harvest)->engine);
+    sp_range room[64];
+    sp_list shared = {room, 0, 1, 0}, private = {room, 0, 64, 0};
+    sp_merge *merge;
+    sp_status status = sp_merge_new(allocator, harvest, &none, &none, &merge);
+    if (status)
+        return status;
+    while (!sp_merge_next(merge, &shared, &private))
+        private.n = 0;
+    *pages = private.pages;
+    sp_merge_free(merge);
+    return SP_OK;
+}

@@ -1,0 +1,18 @@
+/*
+ * sharedpages.h - the public header of the C core; all that a binding includes.  Floor 5.
+ *
+ * pageset   immutable sets of gfns, and everything that can be asked of a set
+ * tracker   the set that changes, its snapshots, what was converted between them
+ * dirty     dirty logs, harvests, and the merge
+ */
+#ifndef SHAREDPAGES_H
+#define SHAREDPAGES_H
+
+#include "dirty/log.h"
+#include "dirty/memory.h"
+#include "dirty/merge.h"
+#include "kernels/kernels.h"
+#include "set/pageset.h"
+#include "tracker/tracker.h"
+
+#endif
