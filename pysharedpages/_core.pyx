@@ -1,0 +1,1100 @@
+"""The C core for Python: sets, the tracker and its snapshots, and handles of the dirty logs.
+
+Each method converts its arguments, lets go of the GIL where the call can be long, calls one C
+function, checks its status, and wraps the result. No algorithm lives here.
+
+Threads. A set's nodes are held by a `Pin`, which a method takes a reference to before it starts:
+closing a snapshot in one thread does not pull them from under a call in another. A tracker's lock is
+tried with the GIL held; only if it is taken does the call let go of the GIL to wait for it.
+"""
+
+import os as _os
+import time as _time
+
+import numpy as _np
+
+from pysharedpages import _buffers, _fork, _views, units as _units
+from pysharedpages._views import Transfer
+from pysharedpages.errors import ClosedError, FormatError, RangeError, SharedPagesError
+from pysharedpages.errors import SnapshotLimitError
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo
+from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
+
+cdef uint64_t LIMIT = SP_GFN_LIMIT
+
+cdef enum:
+    SHORT = 65536  # pages up to which a conversion is done with the GIL held
+
+# ---- statuses, arguments, buffers ----
+
+
+cdef int check(sp_status status, object subject) except -1:
+    """The one table from statuses to exceptions; `subject` says what, with value and bound."""
+    if status == SP_OK:
+        return 0
+    if status == SP_NOMEM:
+        raise MemoryError
+    if status == SP_CLOSED:
+        raise ClosedError(f"{subject} is closed")
+    if status == SP_LIMIT:
+        raise SnapshotLimitError("65535 versions are pinned: drop snapshots first")
+    if status == SP_FORKED:
+        raise SharedPagesError("the process forked while another thread was changing this object")
+    raise RangeError(subject)
+
+
+cdef uint64_t bounded(object value, uint64_t most, str name) except? 0xdead:
+    """An integer in [0, most]."""
+    cdef object number = value.__index__() if hasattr(value, "__index__") else None
+    if number is None:
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+    if number < 0:
+        raise RangeError(f"{name} is {number}, below 0")
+    if number > most:
+        raise RangeError(f"{name} is {number}, above {most}")
+    return number
+
+
+cdef uint64_t index_of(object value) except? 0xdead:
+    """An integer that fits 64 bits, the fast way; what is out of bounds is found out later."""
+    if type(value) is int:
+        try:
+            return value
+        except OverflowError:
+            pass
+    return bounded(value, <uint64_t>-1, "a gfn or count")
+
+
+cdef (uint64_t, uint64_t) window(object start, object stop) except *:
+    cdef uint64_t first = 0 if start is None else bounded(start, LIMIT, "start")
+    cdef uint64_t end = LIMIT if stop is None else bounded(stop, LIMIT, "stop")
+    if end < first:
+        raise RangeError(f"the range [{first}, {end}) is inverted: {first} is above {end}")
+    return first, end
+
+
+@cython.final
+cdef class Lease:
+    """The memory of a buffer, held."""
+    cdef Py_buffer view
+
+    def __cinit__(self, array, bint writable=False):
+        PyObject_GetBuffer(array, &self.view, PyBUF_WRITABLE if writable else PyBUF_SIMPLE)
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.view)
+
+
+cdef object bad_range(object table, size_t bad):
+    """The message about row `bad` of ranges that the core refused."""
+    start, stop = table[bad].tolist()
+    if start > LIMIT or stop > LIMIT:
+        return f"range {bad} is [{start}, {stop}): gfns are below {LIMIT}"
+    return f"range {bad} is [{start}, {stop}), which is inverted: {start} is above {stop}"
+
+
+cdef object bad_page(object table, size_t bad):
+    return f"page {bad} is {int(table[bad])}: gfns are below {LIMIT}"
+
+
+# ---- sets ----
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Pin:
+    """The nodes of a set: owned, or a tracker's version."""
+    cdef sp_pageset *pages
+    cdef sp_snapshot snapshot
+    cdef sp_set set
+
+    def __dealloc__(self):
+        sp_pageset_release(self.pages)
+        if self.snapshot.tracker != NULL:
+            sp_snapshot_release(&self.snapshot)
+
+
+cdef PageSet adopt(sp_pageset *pages):
+    """A PageSet that takes over the reference."""
+    cdef PageSet made = PageSet.__new__(PageSet)
+    made.pin.pages = pages
+    made.pin.set = sp_pageset_set(pages)[0]
+    return made
+
+
+cdef PageSet combine(PageSet left, PageSet right, sp_op op):
+    cdef Pin a = left.held(), b = right.held()
+    cdef sp_pageset *pages
+    cdef sp_status status
+    with nogil:
+        status = sp_pageset_combine(NULL, op, &a.set, &b.set, &pages)
+    check(status, None)
+    return adopt(pages)
+
+
+cdef uint64_t common(PageSet left, PageSet right) except? 0xdead:
+    cdef Pin a = left.held(), b = right.held()
+    cdef uint64_t pages
+    with nogil:
+        pages = sp_set_intersection(sp_kernels_active(), &a.set, &b.set)
+    return pages
+
+
+cdef class PageSet:
+    """An immutable set of gfns (page numbers below 2^52).
+
+    Hashable, equal by content, safe in any thread; copying it costs nothing. Arrays of ranges are
+    (n, 2) C-contiguous uint64, half-open, sorted, disjoint and coalesced. h below is the height of
+    the tree (at most 7), n the leaves that a call touches; nothing is proportional to the pages.
+    """
+    cdef Pin pin
+    cdef object cached_hash
+
+    def __cinit__(self):
+        self.pin = Pin.__new__(Pin)
+        self.pin.set.engine = &sp_engine_roaring
+
+    cdef Pin held(self):
+        cdef Pin pin = self.pin
+        if pin is None:
+            raise ClosedError("the snapshot is closed")
+        return pin
+
+    @staticmethod
+    def from_ranges(ranges):
+        """The union of `ranges`, in any order, overlapping or empty. O(n log n)."""
+        cdef object table = _buffers.as_ranges(ranges)
+        cdef Lease data = Lease(table)
+        cdef size_t n = len(table), bad = 0
+        cdef sp_pageset *pages
+        cdef sp_status status
+        with nogil:
+            status = sp_pageset_from_ranges(NULL, &sp_engine_roaring, <const sp_range *>data.view.buf, n, &pages, &bad)
+        if status:
+            check(status, bad_range(table, bad))
+        return adopt(pages)
+
+    @staticmethod
+    def from_pages(gfns):
+        """The set of `gfns`, in any order, repeated or not. O(n log n), less where sorted."""
+        cdef object table = _buffers.as_pages(gfns)
+        cdef Lease data = Lease(table)
+        cdef size_t n = len(table), bad = 0
+        cdef sp_pageset *pages
+        cdef sp_status status
+        with nogil:
+            status = sp_pageset_from_pages(NULL, &sp_engine_roaring, <const uint64_t *>data.view.buf, n, &pages, &bad)
+        if status:
+            check(status, bad_page(table, bad))
+        return adopt(pages)
+
+    @staticmethod
+    def from_bitmap(buffer, first=0, npages=None):
+        """Bit i of the little-endian bitmap is gfn `first + i`; all bits, or the first `npages`.
+
+        One pass over the buffer. FormatError if it holds fewer bits than `npages`.
+        """
+        cdef object bits = _buffers.as_bits(buffer)
+        cdef Lease data = Lease(bits)
+        cdef uint64_t start = bounded(first, LIMIT, "first"), count = 8 * <uint64_t>len(bits)
+        cdef sp_pageset *pages
+        cdef sp_status status
+        if npages is not None:
+            if bounded(npages, LIMIT, "npages") > count:
+                raise FormatError(f"{npages} pages need more than the bitmap's {count} bits")
+            count = npages
+        if count > LIMIT - start:
+            raise RangeError(f"{count} pages from gfn {start} go beyond {LIMIT}")
+        with nogil:
+            status = sp_pageset_from_bitmap(NULL, &sp_engine_roaring, data.view.buf, start, count, &pages)
+        check(status, None)
+        return adopt(pages)
+
+    # -- looking
+
+    def __len__(self):
+        return sp_set_count(&self.held().set)
+
+    def __bool__(self):
+        return sp_set_count(&self.held().set) != 0
+
+    def __contains__(self, gfn):
+        return sp_set_contains(&self.held().set, bounded(gfn, LIMIT - 1, "gfn"))
+
+    def contains(self, gfns):
+        """For each gfn whether it is a member: a bool array. O(h) each."""
+        cdef Pin pin = self.held()
+        cdef object table = _buffers.as_pages(gfns), found = _np.empty(len(table), _np.bool_)
+        cdef Lease data = Lease(table), out = Lease(found, True)
+        cdef size_t n = len(table)
+        if n and table.max() >= LIMIT:
+            raise RangeError(bad_page(table, int((table >= LIMIT).argmax())))
+        with nogil:
+            sp_set_contains_many(&pin.set, <const uint64_t *>data.view.buf, n, <uint8_t *>out.view.buf)
+        return found
+
+    def count(self, start=None, stop=None):
+        """Members in [start, stop). O(64 h)."""
+        cdef uint64_t first, end
+        first, end = window(start, stop)
+        return sp_set_count_range(&self.held().set, first, end)
+
+    def rank(self, gfn):
+        """Members below `gfn`. O(64 h)."""
+        return sp_set_rank(&self.held().set, bounded(gfn, LIMIT, "gfn"))
+
+    def select(self, index):
+        """The member at position `index` in order; negative from the end. IndexError beyond."""
+        cdef Pin pin = self.held()
+        cdef object count = sp_set_count(&pin.set), at
+        if not hasattr(index, "__index__"):
+            raise TypeError(f"an index must be an integer, not {type(index).__name__}")
+        at = index.__index__()
+        at += count if at < 0 else 0
+        if not 0 <= at < count:
+            raise IndexError(f"index {index} of a set of {count} pages")
+        return sp_set_select(&pin.set, at)
+
+    def __getitem__(self, index):
+        return self.select(index)
+
+    def min(self):
+        """The first member. ValueError if there is none."""
+        if not self:
+            raise ValueError("an empty set has no first page")
+        return self.select(0)
+
+    def max(self):
+        """The last member. ValueError if there is none."""
+        if not self:
+            raise ValueError("an empty set has no last page")
+        return self.select(-1)
+
+    def __iter__(self):
+        return _views.pages(self.iter_ranges())
+
+    def __reversed__(self):
+        return _views.pages_reversed(self.ranges())
+
+    # -- as data
+
+    def ranges(self, start=None, stop=None):
+        """The members in [start, stop) as ranges. O(n + ranges)."""
+        cdef Pin pin = self.held()
+        cdef uint64_t first, end, n
+        cdef Lease out
+        cdef const sp_kernels *k = sp_kernels_active()
+        first, end = window(start, stop)
+        with nogil:
+            n = sp_set_ranges_count(k, &pin.set, first, end)
+        table = _np.empty((n, 2), _np.uint64)
+        out = Lease(table, True)
+        with nogil:
+            sp_set_ranges_into(k, &pin.set, first, end, <sp_range *>out.view.buf, n)
+        return table
+
+    @property
+    def nranges(self):
+        """Maximal runs of members. O(n)."""
+        cdef Pin pin = self.held()
+        cdef uint64_t n
+        with nogil:
+            n = sp_set_nranges(sp_kernels_active(), &pin.set)
+        return n
+
+    def gaps(self, start=None, stop=None):
+        """The complement within [start, stop) as ranges. O(n + ranges)."""
+        first, end = window(start, stop)
+        return _views.gaps(self.ranges(first, end), first, end)
+
+    def pages(self, start=None, stop=None):
+        """The members in [start, stop) as an array of uint64."""
+        cdef Pin pin = self.held()
+        cdef uint64_t first, end
+        cdef Lease out
+        first, end = window(start, stop)
+        try:
+            table = _np.empty(sp_set_count_range(&pin.set, first, end), _np.uint64)
+        except ValueError as error:
+            raise MemoryError(str(error)) from None
+        out = Lease(table, True)
+        with nogil:
+            sp_set_pages_into(sp_kernels_active(), &pin.set, first, end, <uint64_t *>out.view.buf)
+        return table
+
+    def iter_ranges(self, batch=65536):
+        """The members as arrays of at most `batch` ranges, one after the other, in bounded memory.
+
+        Holds the version it reads until it ends.
+        """
+        cdef Pin pin = self.held()
+        cdef size_t room = bounded(batch, 1 << 40, "batch")
+        if room == 0:
+            raise RangeError("a batch of 0 ranges: the least is 1")
+        return iter_ranges_of(pin, room)
+
+    def to_bitmap(self, start, npages, out=None):
+        """Bits start .. start + npages, little-endian, in ceil(npages / 64) * 8 bytes of uint8.
+
+        Written to `out`, a writable buffer of at least that size, where given; returns it.
+        """
+        cdef Pin pin = self.held()
+        cdef uint64_t first = bounded(start, LIMIT, "start")
+        cdef uint64_t n = bounded(npages, LIMIT, "npages"), size = (n + 63) // 64 * 8
+        cdef Lease data
+        if n > LIMIT - first:
+            raise RangeError(f"{n} pages from gfn {first} go beyond {LIMIT}")
+        if out is not None:
+            data = Lease(out, True)
+            if <uint64_t>data.view.len < size:
+                raise FormatError(f"the output has {data.view.len} bytes, {n} pages need {size}")
+        words = _np.empty(size // 8, _np.uint64)
+        bits = words.view(_np.uint8)
+        data = Lease(words, True)
+        with nogil:
+            sp_set_bitmap_into(sp_kernels_active(), &pin.set, first, n, <uint64_t *>data.view.buf)
+        if out is None:
+            return bits
+        memoryview(out).cast("B")[:size] = bits
+        return out
+
+    # -- algebra
+
+    def __or__(self, other):
+        return combine(self, other, SP_OR) if isinstance(other, PageSet) else NotImplemented
+
+    def __and__(self, other):
+        return combine(self, other, SP_AND) if isinstance(other, PageSet) else NotImplemented
+
+    def __sub__(self, other):
+        return combine(self, other, SP_ANDNOT) if isinstance(other, PageSet) else NotImplemented
+
+    def __xor__(self, other):
+        return combine(self, other, SP_XOR) if isinstance(other, PageSet) else NotImplemented
+
+    def intersection_count(self, PageSet other not None):
+        """len(self & other), without building it."""
+        return common(self, other)
+
+    def union_count(self, PageSet other not None):
+        """len(self | other), without building it."""
+        return len(self) + len(other) - common(self, other)
+
+    def difference_count(self, PageSet other not None):
+        """len(self - other), without building it."""
+        return len(self) - common(self, other)
+
+    def symmetric_difference_count(self, PageSet other not None):
+        """len(self ^ other), without building it."""
+        return len(self) + len(other) - 2 * common(self, other)
+
+    def isdisjoint(self, PageSet other not None):
+        """True if no page is a member of both."""
+        return common(self, other) == 0
+
+    def __eq__(self, other):
+        if not isinstance(other, PageSet):
+            return NotImplemented
+        return len(self) == len(other) and common(self, other) == len(self)
+
+    def __le__(self, other):
+        if not isinstance(other, PageSet):
+            return NotImplemented
+        return common(self, other) == len(self)
+
+    def __lt__(self, other):
+        if not isinstance(other, PageSet):
+            return NotImplemented
+        return len(self) < len(other) and common(self, other) == len(self)
+
+    def __ge__(self, other):
+        return other <= self if isinstance(other, PageSet) else NotImplemented
+
+    def __gt__(self, other):
+        return other < self if isinstance(other, PageSet) else NotImplemented
+
+    def __hash__(self):
+        self.held()
+        if self.cached_hash is None:
+            self.cached_hash = hash(tuple(hash(part.tobytes()) for part in self.iter_ranges()))
+        return self.cached_hash
+
+    # -- cost, copies, text
+
+    @property
+    def nbytes(self):
+        """Heap bytes of the nodes reachable. O(nodes)."""
+        return self.stats()["bytes"]
+
+    def stats(self):
+        """A dict: pages, ranges, nodes, leaves by kind, bytes. O(nodes)."""
+        cdef Pin pin = self.held()
+        cdef sp_set_stats stats
+        with nogil:
+            sp_set_measure(&pin.set, &stats)
+        return stats_dict(&stats, self.nranges)
+
+    def __sizeof__(self):
+        return object.__sizeof__(self) + self.nbytes
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        return PageSet.from_ranges, (self.ranges(),)
+
+    def __repr__(self):
+        if self.pin is None:
+            return f"<{type(self).__name__}, closed>"
+        return _views.shown(type(self).__name__, len(self), self.nranges, self.iter_ranges(8))
+
+
+def iter_ranges_of(Pin pin, size_t room):
+    cdef sp_cursor cursor = sp_cursor_open(&pin.set, 0, LIMIT)
+    cdef Lease out
+    cdef size_t n = room
+    while n == room:
+        table = _np.empty((room, 2), _np.uint64)
+        out = Lease(table, True)
+        with nogil:
+            n = sp_cursor_ranges(sp_kernels_active(), &cursor, <sp_range *>out.view.buf, room)
+        if n:
+            yield table[:n]
+
+
+cdef dict stats_dict(sp_set_stats *stats, ranges):
+    return {
+        "pages": stats.pages,
+        "ranges": ranges,
+        "nodes": stats.nodes,
+        "leaves": {
+            "packed": stats.packed,
+            "array": stats.arrays,
+            "runs": stats.runs,
+            "bitmap": stats.bitmaps,
+        },
+        "inner": stats.inner,
+        "blocks": stats.blocks,
+        "bytes": stats.bytes,
+    }
+
+
+# ---- snapshots ----
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Snapshot(PageSet):
+    """The PageSet that a SharedPages was at one epoch.
+
+    Made by `SharedPages.snapshot`; pins its version until it is closed or collected, by any thread,
+    and outlives its tracker.
+    """
+
+    def __init__(self):
+        raise TypeError("snapshots are made by SharedPages.snapshot()")
+
+    @property
+    def epoch(self):
+        """The number of committed changes at that instant."""
+        return sp_snapshot_epoch(&self.held().snapshot)
+
+    def converted_since(self, Snapshot older not None):
+        """Every page converted after `older` and up to this snapshot, flips there and back included.
+
+        `older` is of the same tracker and not newer, else ValueError. Proportional to what was
+        converted.
+        """
+        cdef Pin a = self.held(), b = older.held()
+        cdef sp_pageset *pages
+        cdef sp_status status
+        with nogil:
+            status = sp_snapshot_converted(&a.snapshot, &b.snapshot, &pages)
+        if status == SP_INVALID and a.snapshot.tracker != b.snapshot.tracker:
+            raise ValueError("`older` is a snapshot of another tracker")
+        if status == SP_INVALID:
+            raise ValueError(f"`older` is newer: epoch {older.epoch} is above {self.epoch}")
+        check(status, "the tracker")
+        return adopt(pages)
+
+    def merge(self, dirty, since=None, memory=None):
+        """What to send, split by the status in this snapshot: a `Transfer`.
+
+        To send = dirty | (converted_since(since) & memory, if `since` is given). `dirty` is a
+        DirtyLog (which keeps its pages), a Harvest, a PageSet, or ranges; `memory`, a GuestMemory,
+        says what is RAM and is by default the log's. One pass over each dirty bitmap.
+        """
+        return Plan(self, dirty, since, memory).all()
+
+    def iter_merge(self, dirty, since=None, memory=None, batch=65536):
+        """The same as Transfers of at most `batch` ranges in each list, in bounded memory."""
+        cdef size_t room = bounded(batch, 1 << 40, "batch")
+        if room == 0:
+            raise RangeError("a batch of 0 ranges: the least is 1")
+        return merged_of(Plan(self, dirty, since, memory), room)
+
+    def get_list(self):
+        """The shared ranges: `ranges()` under the name of the ioctl that never was."""
+        return self.ranges()
+
+    def close(self):
+        """Releases the version. Closing twice is nothing."""
+        self.pin = None
+
+    def __enter__(self):
+        self.held()
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+
+@cython.final
+cdef class Plan:
+    """A merge under way, with everything it reads from."""
+    cdef sp_merge *merge
+    cdef Pin pin, extra_pin
+    cdef Taken taken
+    cdef PageSet converted
+    cdef uint64_t epoch
+
+    def __cinit__(self, Snapshot snapshot not None, dirty, since, memory):
+        cdef sp_status status
+        cdef sp_harvest *harvest = NULL
+        cdef PageSet extra = PageSet()
+        self.pin = snapshot.held()
+        self.epoch = snapshot.epoch
+        self.converted = PageSet() if since is None else snapshot.converted_since(since)
+        if isinstance(dirty, PageSet):
+            extra = dirty
+        elif hasattr(dirty, "_taken"):
+            self.taken = dirty._taken()
+            harvest = self.taken.harvest
+            memory = dirty.memory if memory is None else memory
+        else:
+            extra = PageSet.from_ranges(dirty)
+        if memory is not None and not isinstance(getattr(memory, "_memory", None), Memory):
+            raise TypeError(f"memory must be GuestMemory, not {type(memory).__name__}")
+        if memory is not None and self.converted:
+            self.converted = self.converted & memory.pages()
+        if self.converted:
+            extra = extra | self.converted if extra else self.converted
+        self.extra_pin = extra.held()
+        with nogil:
+            status = sp_merge_new(NULL, harvest, &self.extra_pin.set, &self.pin.set, &self.merge)
+        check(status, None)
+
+    def __dealloc__(self):
+        sp_merge_free(self.merge)
+
+    cdef all(self):
+        cdef Ranges shared = Ranges(), private = Ranges()
+        cdef sp_status status
+        with nogil:
+            status = sp_merge_all(self.merge, &shared.mem, &shared.list, &private.list)
+        check(status, None)
+        return self.transfer(shared.array(), private.array(), shared.list.pages, private.list.pages)
+
+    cdef transfer(self, shared, private, shared_pages, private_pages):
+        return Transfer(shared, private, shared_pages, private_pages, self.converted, self.epoch)
+
+
+def merged_of(Plan plan, size_t room):
+    cdef sp_list shared, private
+    cdef Lease to_shared, to_private
+    cdef bint over = False
+    while not over:
+        tables = [_np.empty((room, 2), _np.uint64) for _ in range(2)]
+        to_shared, to_private = Lease(tables[0], True), Lease(tables[1], True)
+        shared.ranges, private.ranges = <sp_range *>to_shared.view.buf, <sp_range *>to_private.view.buf
+        shared.n = private.n = shared.pages = private.pages = 0
+        shared.room = private.room = room
+        with nogil:
+            over = sp_merge_next(plan.merge, &shared, &private)
+        if shared.n or private.n:
+            yield plan.transfer(tables[0][: shared.n], tables[1][: private.n], shared.pages, private.pages)
+
+
+@cython.final
+cdef class Ranges:
+    """A list of ranges that the core has allocated, as the memory of an array."""
+    cdef sp_mem mem
+    cdef sp_list list
+
+    def __cinit__(self):
+        sp_mem_init(&self.mem, NULL)
+
+    def __dealloc__(self):
+        sp_list_free(&self.mem, &self.list)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.list.ranges, self.list.n * sizeof(sp_range), 0, flags)
+
+    cdef array(self):
+        if not self.list.n:
+            return _np.empty((0, 2), _np.uint64)
+        return _np.frombuffer(self, _np.uint64).reshape(-1, 2)
+
+
+# ---- the tracker ----
+
+
+cdef Snapshot wrap(sp_snapshot snapshot):
+    cdef Snapshot made = Snapshot.__new__(Snapshot)
+    made.pin.snapshot = snapshot
+    made.pin.set = sp_snapshot_set(&snapshot)
+    return made
+
+
+cdef bint is_shared(initial) except -1:
+    if not isinstance(initial, str):
+        raise TypeError(f"initial must be str, not {type(initial).__name__}")
+    if initial not in ("private", "shared"):
+        raise ValueError(f"initial is {initial!r}: 'private' or 'shared'")
+    return initial == "shared"
+
+
+@cython.final
+cdef class SharedPages:
+    """Which pages of a guest are shared with its host: the one thing here that changes.
+
+    `npages` bounds the guest (an int, or a size as text such as "1TiB" in pages of `page_size`
+    bytes); None is every gfn below 2^52. Every page is `initial` at first. Methods may be called
+    from any thread; changes are atomic, and on any error nothing has changed.
+    """
+    cdef sp_tracker *tracker
+    cdef readonly object page_size
+    cdef object __weakref__
+
+    def __cinit__(self, npages=None, *, initial="private", engine="auto", page_size=4096):
+        cdef uint64_t bound = LIMIT
+        cdef bint shared = is_shared(initial)
+        if not isinstance(engine, str):
+            raise TypeError(f"engine must be str, not {type(engine).__name__}")
+        if engine not in ("roaring", "auto"):
+            raise ValueError(f"engine is {engine!r}: 'roaring' or 'auto'")
+        self.page_size = bounded(page_size, 1 << 40, "page_size")
+        if self.page_size == 0:
+            raise RangeError("page_size is 0: the least is 1")
+        if isinstance(npages, str):
+            bound = _units.parse_pages(npages, self.page_size)
+        elif npages is not None:
+            bound = bounded(npages, LIMIT, "npages")
+        check(sp_tracker_new(NULL, &sp_engine_roaring, bound, shared, &self.tracker), None)
+        _fork.watch(self)
+
+    def __dealloc__(self):
+        with nogil:
+            sp_tracker_free(self.tracker)
+
+    def _after_fork(self):
+        sp_tracker_after_fork(self.tracker)
+
+    cdef int opened(self) except -1:
+        if sp_tracker_is_closed(self.tracker):
+            raise ClosedError("the tracker is closed")
+        return 0
+
+    cdef int refuse(self, sp_status status, start, npages) except -1:
+        cdef uint64_t bound = sp_tracker_bound(self.tracker)
+        if status == SP_RANGE:
+            raise RangeError(f"{npages} pages from gfn {start} go beyond the guest's {bound} pages")
+        return check(status, "the tracker")
+
+    cdef uint64_t turn(self, start, npages, bint shared) except? 0xdead:
+        cdef uint64_t first = index_of(start), n = index_of(npages), changed
+        cdef sp_status status = SP_BUSY
+        if n <= SHORT:
+            status = sp_tracker_convert(self.tracker, first, n, shared, False, &changed)
+        if status == SP_BUSY:
+            with nogil:
+                status = sp_tracker_convert(self.tracker, first, n, shared, True, &changed)
+        if status:
+            self.refuse(status, start, npages)
+        return changed
+
+    # -- changing
+
+    def share(self, start, npages=1):
+        """Makes pages [start, start + npages) shared; returns how many were not. O(h)."""
+        return self.turn(start, npages, True)
+
+    def unshare(self, start, npages=1):
+        """Makes pages [start, start + npages) private; returns how many were not. O(h)."""
+        return self.turn(start, npages, False)
+
+    def convert(self, start, npages, shared):
+        """Converts pages and returns those that changed, as ranges.
+
+        A VMM that tells the kernel forwards exactly these: repeating a status may clear pages.
+        """
+        cdef uint64_t first = index_of(start), n = index_of(npages), changed
+        cdef bint value = shared
+        cdef sp_pageset *pages
+        cdef sp_status status
+        with nogil:
+            status = sp_tracker_convert_list(self.tracker, first, n, value, &changed, &pages)
+        if status:
+            self.refuse(status, start, npages)
+        return adopt(pages).ranges()
+
+    def apply(self, events):
+        """Converts by an array of EVENT_DTYPE, in order, all or nothing, as one change.
+
+        Returns the number of pages whose status changed, summed over the events.
+        """
+        cdef object table = _buffers.as_events(events)
+        cdef Lease data = Lease(table)
+        cdef size_t n = len(table), bad = 0
+        cdef uint64_t changed
+        cdef sp_status status
+        with nogil:
+            status = sp_tracker_apply(self.tracker, <const sp_event *>data.view.buf, n, &changed, &bad)
+        if status == SP_INVALID:
+            raise RangeError(f"event {bad} has shared {int(table['shared'][bad])}: 0 or 1")
+        if status:
+            self.refuse(status, int(table["start"][bad]), int(table["npages"][bad]))
+        return changed
+
+    def set_list(self, ranges):
+        """Makes the shared pages exactly those of `ranges`; returns how many changed."""
+        cdef object table = _buffers.as_ranges(ranges)
+        cdef Lease data = Lease(table)
+        cdef size_t n = len(table), bad = 0
+        cdef uint64_t changed, bound = sp_tracker_bound(self.tracker)
+        cdef sp_status status
+        with nogil:
+            status = sp_tracker_set_list(self.tracker, <const sp_range *>data.view.buf, n, &changed, &bad)
+        if status == SP_RANGE and bad == n:
+            bad = int(table[:, 1].argmax())
+            start, stop = table[bad].tolist()
+            raise RangeError(f"range {bad} is [{start}, {stop}): the guest has {bound} pages")
+        if status == SP_RANGE or status == SP_INVALID:
+            raise RangeError(bad_range(table, bad))
+        check(status, "the tracker")
+        return changed
+
+    def reset(self, initial="private"):
+        """Makes every page "private" or "shared"; returns how many changed."""
+        return self.turn(0, sp_tracker_bound(self.tracker), is_shared(initial))
+
+    # -- reading
+
+    def snapshot(self):
+        """A Snapshot of everything that had returned before the call. O(1), lock-free if nothing
+        changed since the last one. SnapshotLimitError if 65,535 versions are pinned."""
+        cdef sp_snapshot snapshot
+        cdef sp_status status = sp_tracker_snapshot(self.tracker, False, &snapshot)
+        if status == SP_BUSY:
+            with nogil:
+                status = sp_tracker_snapshot(self.tracker, True, &snapshot)
+        check(status, "the tracker")
+        return wrap(snapshot)
+
+    def latest(self):
+        """The newest published Snapshot: wait-free, may lag behind."""
+        cdef sp_snapshot snapshot
+        check(sp_tracker_latest(self.tracker, &snapshot), "the tracker")
+        return wrap(snapshot)
+
+    def get_list(self):
+        """The shared ranges now: `snapshot().ranges()`, {gfn_start, gfn_end} pairs."""
+        return self.snapshot().ranges()
+
+    def __contains__(self, gfn):
+        cdef uint64_t bound = sp_tracker_bound(self.tracker)
+        cdef cbool shared = False
+        self.opened()
+        if bound == 0:
+            raise RangeError(f"gfn is {gfn}: the guest has 0 pages")
+        cdef uint64_t at = bounded(gfn, bound - 1, "gfn")
+        cdef sp_status status = sp_tracker_contains(self.tracker, at, False, &shared)
+        if status == SP_BUSY:
+            with nogil:
+                status = sp_tracker_contains(self.tracker, at, True, &shared)
+        check(status, "the tracker")
+        return bool(shared)
+
+    def __len__(self):
+        self.opened()
+        return sp_tracker_count(self.tracker)
+
+    def __bool__(self):
+        return len(self) != 0
+
+    @property
+    def epoch(self):
+        """The number of committed changes; wait-free."""
+        self.opened()
+        return sp_tracker_epoch(self.tracker)
+
+    @property
+    def npages(self):
+        """The bound: gfns are below it."""
+        return sp_tracker_bound(self.tracker)
+
+    # -- being told
+
+    def fileno(self):
+        """An eventfd that is readable after a change; the same at every call, closed by close().
+
+        Reading eight bytes from it clears it. Until it is first asked for it costs a writer nothing.
+        """
+        cdef int fd = -1
+        cdef sp_status status = sp_tracker_fd(self.tracker, &fd)
+        if status == SP_NOMEM:
+            raise OSError("no eventfd can be had")
+        check(status, "the tracker")
+        return fd
+
+    def wait(self, epoch, timeout=None):
+        """Sleeps until the epoch is above `epoch`, or `timeout` seconds; returns the epoch then."""
+        cdef uint64_t seen = bounded(epoch, <uint64_t>-1, "epoch"), now = 0
+        cdef sp_status status
+        cdef int64_t left = -1
+        end = None if timeout is None else _time.monotonic() + timeout
+        while True:
+            if end is not None:
+                left = <int64_t>(max(0.0, min(end - _time.monotonic(), 1e9)) * 1e9)
+            with nogil:
+                status = sp_tracker_wait(self.tracker, seen, left, &now)
+            PyErr_CheckSignals()
+            if status != SP_AGAIN or left == 0:
+                break
+        if status != SP_AGAIN:
+            check(status, "the tracker")
+        return now
+
+    # -- cost and end
+
+    @property
+    def nbytes(self):
+        """Heap bytes: the present state, and what snapshots retain; wait-free."""
+        self.opened()
+        return sp_tracker_bytes(self.tracker)
+
+    def stats(self):
+        """A dict: what `PageSet.stats` has, and engine, epoch, versions (the newest and those
+        held), live_nodes and live_bytes (of all versions), trail (logged conversions). O(nodes)."""
+        cdef sp_tracker_stats stats
+        cdef sp_status status
+        with nogil:
+            status = sp_tracker_measure(self.tracker, &stats)
+        check(status, "the tracker")
+        return {
+            **stats_dict(&stats.set, stats.ranges),
+            "engine": stats.engine.decode(),
+            "epoch": stats.epoch,
+            "versions": stats.versions,
+            "live_nodes": stats.live_nodes,
+            "live_bytes": stats.live_bytes,
+            "trail": stats.trail,
+        }
+
+    def close(self):
+        """Ends the tracker for all threads; snapshots stay. Closing twice is nothing."""
+        cdef sp_status status
+        with nogil:
+            status = sp_tracker_close(self.tracker)
+        check(status, "the tracker")
+
+    def __enter__(self):
+        self.opened()
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def __repr__(self):
+        if sp_tracker_is_closed(self.tracker):
+            return "<SharedPages, closed>"
+        return f"<SharedPages of {self.npages} pages, {len(self)} shared, epoch {self.epoch}>"
+
+
+# ---- handles of dirty logs, for dirty.py ----
+
+
+@cython.final
+cdef class Memory:
+    """A guest's slots."""
+    cdef sp_memory *memory
+
+    def __cinit__(self, slots):
+        cdef object table = _np.array(slots, dtype=[("gfn", "<u8"), ("npages", "<u8"), ("id", "<u4"), ("_", "<u4")])
+        cdef Lease data = Lease(table)
+        cdef size_t bad = 0, other = 0
+        cdef sp_status status
+        status = sp_memory_new(NULL, &sp_engine_roaring, <const sp_memslot *>data.view.buf, len(table), &self.memory, &bad, &other)
+        if status == SP_RANGE or status == SP_INVALID:
+            raise IndexError(bad, other)
+        check(status, None)
+
+    def __dealloc__(self):
+        sp_memory_release(self.memory)
+
+    def __len__(self):
+        return sp_memory_count(self.memory)
+
+    def at(self, size_t index):
+        cdef const sp_memslot *slot = sp_memory_at(self.memory, index)
+        return slot.id, slot.gfn, slot.npages
+
+    def find(self, uint32_t id):
+        """The index of a slot, or -1."""
+        cdef size_t index
+        return index if sp_memory_find(self.memory, id, &index) == SP_OK else -1
+
+    def pages(self):
+        cdef Pin pin = Pin.__new__(Pin)
+        cdef PageSet empty = PageSet()
+        pin.set = sp_memory_pages(self.memory)[0]
+        cdef sp_pageset *pages
+        check(sp_pageset_combine(NULL, SP_OR, &pin.set, &empty.pin.set, &pages), None)
+        return adopt(pages)
+
+
+@cython.final
+cdef class Taken:
+    """A harvest's pages."""
+    cdef sp_harvest *harvest
+
+    def count(self):
+        cdef uint64_t pages = 0
+        cdef sp_status status
+        with nogil:
+            status = sp_merge_count(NULL, self.harvest, &pages)
+        check(status, None)
+        return pages
+
+    def __dealloc__(self):
+        sp_harvest_release(self.harvest)
+
+
+@cython.final
+cdef class Loan:
+    """A lent bitmap: a writable buffer, until it is collected."""
+    cdef sp_bits *bits
+    cdef Py_ssize_t nbytes
+
+    def __dealloc__(self):
+        if self.bits != NULL:
+            sp_loan_end(self.bits)
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, sp_loan_words(self.bits), self.nbytes, 0, flags)
+
+
+@cython.final
+cdef class Log:
+    """A dirty log; arrays are those of _buffers, indices those of Memory."""
+    cdef sp_log *log
+    cdef readonly Memory memory
+    cdef object __weakref__
+
+    def __cinit__(self, Memory memory not None):
+        self.memory = memory
+        check(sp_log_new(NULL, memory.memory, &self.log), None)
+        _fork.watch(self)
+
+    def __dealloc__(self):
+        sp_log_free(self.log)
+
+    def _after_fork(self):
+        sp_log_after_fork(self.log)
+
+    @property
+    def nbytes(self):
+        return sp_log_bytes(self.log)
+
+    def add_bitmap(self, size_t index, bits, uint64_t first_page, uint64_t npages):
+        cdef Lease data = Lease(bits)
+        cdef sp_status status
+        with nogil:
+            status = sp_log_add_bitmap(self.log, index, data.view.buf, first_page, npages)
+        check(status, None)
+
+    def lend(self, size_t index):
+        cdef Loan loan = Loan.__new__(Loan)
+        cdef sp_status status
+        with nogil:
+            status = sp_log_lend(self.log, index, &loan.bits)
+        check(status, None)
+        loan.nbytes = (self.memory.at(index)[2] + 63) // 64 * 8
+        return loan
+
+    def add_ranges(self, table):
+        cdef Lease data = Lease(table)
+        cdef size_t n = len(table), bad = 0
+        cdef sp_status status
+        with nogil:
+            status = sp_log_add_ranges(self.log, <const sp_range *>data.view.buf, n, &bad)
+        if status:
+            check(status, bad_range(table, bad))
+
+    def add_pages(self, table):
+        cdef Lease data = Lease(table)
+        cdef size_t n = len(table), bad = 0
+        cdef sp_status status
+        with nogil:
+            status = sp_log_add_pages(self.log, <const uint64_t *>data.view.buf, n, &bad)
+        if status:
+            check(status, bad_page(table, bad))
+
+    def add_ring(self, table):
+        """None, or the index of the entry that is refused."""
+        cdef Lease data = Lease(table)
+        cdef size_t n = len(table), bad = 0
+        cdef sp_status status
+        with nogil:
+            status = sp_log_add_ring(self.log, <const sp_ring_entry *>data.view.buf, n, &bad)
+        if status == SP_UNKNOWN or status == SP_RANGE or status == SP_INVALID:
+            return bad
+        check(status, None)
+
+    def take(self):
+        cdef Taken taken = Taken.__new__(Taken)
+        cdef sp_status status
+        with nogil:
+            status = sp_log_take(self.log, &taken.harvest)
+        check(status, None)
+        return taken
+
+    def give_back(self, Taken taken not None):
+        """Puts pages back; others may go on reading `taken`."""
+        sp_log_give_back(self.log, sp_harvest_retain(taken.harvest))
+
+
+# ---- kernels ----
+
+
+def kernels():
+    """Which word kernels serve: {"active": name, "available": [names, slowest first]}.
+
+    PYSHAREDPAGES_KERNELS, read at import, names one of them; else CPUID chooses.
+    """
+    cdef size_t i = 0
+    available = []
+    while sp_kernels_at(i) != NULL:
+        available.append(sp_kernels_at(i).name.decode())
+        i += 1
+    return {"active": sp_kernels_active().name.decode(), "available": available}
+
+
+cdef int choose_kernels() except -1:
+    cdef bytes name = _os.environ.get("PYSHAREDPAGES_KERNELS", "").encode()
+    if not name:
+        return 0
+    if sp_kernels_find(name) == NULL:
+        available = ", ".join(kernels()["available"])
+        raise ImportError(f"PYSHAREDPAGES_KERNELS is {name.decode()!r}: this host has {available}")
+    sp_kernels_use(sp_kernels_find(name))
+    return 0
+
+
+choose_kernels()

@@ -1,0 +1,68 @@
+"""Answers that are made from arrays of ranges: pure functions, safe in any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pysharedpages._core import PageSet
+
+__all__ = ["Transfer", "gaps", "pages", "pages_reversed", "shown"]
+
+_SHOWN_RANGES = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Transfer:
+    """What one pass sends: the result of `Snapshot.merge`.
+
+    `shared` travels as plain bytes, `private` through the platform's encrypting path. Both are
+    (n, 2) arrays of uint64, half-open ranges of gfns, sorted, disjoint and coalesced. Immutable but
+    for the arrays, which are the caller's own.
+    """
+
+    shared: NDArray[np.uint64]
+    private: NDArray[np.uint64]
+    shared_pages: int
+    private_pages: int
+    converted: PageSet
+    """The pages that are sent because they were converted, dirty or not."""
+    epoch: int
+    """The epoch of the snapshot that decided."""
+
+
+def gaps(ranges: NDArray[np.uint64], start: int, stop: int) -> NDArray[np.uint64]:
+    """The complement within [start, stop) of `ranges`, which lie in it."""
+    ends = np.empty(ranges.size + 2, np.uint64)
+    ends[0], ends[-1] = start, stop
+    ends[1:-1] = ranges.reshape(-1)
+    table = ends.reshape(-1, 2)
+    return table[table[:, 0] < table[:, 1]]
+
+
+def pages(batches: Iterable[NDArray[np.uint64]]) -> Iterator[int]:
+    """Every page of batches of ranges, one by one."""
+    for batch in batches:
+        for start, stop in batch.tolist():
+            yield from range(start, stop)
+
+
+def pages_reversed(ranges: NDArray[np.uint64]) -> Iterator[int]:
+    """Every page of an array of ranges, the last first."""
+    for start, stop in reversed(ranges.tolist()):
+        yield from reversed(range(start, stop))
+
+
+def shown(name: str, npages: int, nranges: int, batches: Iterable[NDArray[np.uint64]]) -> str:
+    """A set in one line, however large: its first ranges and its sizes."""
+    first: list[str] = []
+    for batch in batches:
+        first += [f"[{start:#x}, {stop:#x})" for start, stop in batch[:_SHOWN_RANGES].tolist()]
+        break
+    first = first[:_SHOWN_RANGES] + ["..."] * (nranges > _SHOWN_RANGES)
+    return f"<{name} {npages} pages in {nranges} ranges: {' '.join(first)}>".replace(": >", ">")

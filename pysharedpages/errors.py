@@ -1,0 +1,29 @@
+"""The errors of the library.
+
+`TypeError` and `MemoryError` are raised as themselves. A message carries the offending value and the
+bound it broke; whatever was called is then as it was before.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ClosedError", "FormatError", "RangeError", "SharedPagesError", "SnapshotLimitError"]
+
+
+class SharedPagesError(Exception):
+    """The base of all errors of the library."""
+
+
+class RangeError(SharedPagesError, ValueError):
+    """A gfn, a count or a size is out of bounds, or a range is inverted."""
+
+
+class FormatError(SharedPagesError, ValueError):
+    """Bytes that are not what they should be."""
+
+
+class ClosedError(SharedPagesError, RuntimeError):
+    """The object was closed, or a harvest was already committed or aborted."""
+
+
+class SnapshotLimitError(SharedPagesError):
+    """More than 65,535 distinct versions of one tracker are pinned by snapshots."""
