@@ -1,0 +1,212 @@
+"""One migration of one software guest, from its first page to the verdict."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from pysharedpages.errors import SharedPagesError
+
+from pysharedpages import DirtyLog, GuestMemory, SharedPages
+from pysharedpages.softguest.cipher import PageCipher
+from pysharedpages.softguest.comparison import Comparison, View, compare
+from pysharedpages.softguest.guest import Guest
+from pysharedpages.softguest.host import DestinationHost, Link, SourceHost
+from pysharedpages.softguest.layout import Layout
+from pysharedpages.softguest.rounds import DirtySource, Observer, Round, Rounds
+from pysharedpages.softguest.scenario import Scenario
+from pysharedpages.softguest.space import PAGE_SIZE, AddressSpace, UnsupportedHostError
+from pysharedpages.softguest.vcpu import Vcpus
+from pysharedpages.softguest.workload import WORKLOADS, Step
+from pysharedpages.softguest.writelog import WriteLog
+from pysharedpages.sources import ProcessMemory
+
+__all__ = ["RESERVED_PAGES", "Report", "migrate"]
+
+# Written before the migration, shared and written once in its first round, and left alone after.
+RESERVED_PAGES: Final = 64
+# A kernel slot takes 2^31 - 1 pages at most; a larger guest has several.
+_SLOT_PAGES: Final = 1 << 30
+# What a guest does at least between two harvests: without it, a small guest's rounds are over
+# before the guest did anything.
+_STEPS_A_ROUND: Final = 128
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a migration did, and whether the guest arrived.
+
+    `verdict` is "intact", "corrupt" (a page or the list of shared pages differs) or "unproven"
+    (nothing was compared, or nothing was converted while rounds ran: no evidence either way).
+    """
+
+    scenario: Scenario
+    source: str
+    source_reason: str
+    rounds: list[Round]
+    comparison: Comparison
+
+    @property
+    def verdict(self) -> str:
+        if self.comparison.differing or not self.comparison.list_equal:
+            return "corrupt"
+        if not self.comparison.pages_compared or not self.converted_meanwhile:
+            return "unproven"
+        return "intact"
+
+    @property
+    def converted_meanwhile(self) -> int:
+        """How many pages the vCPUs converted while rounds ran, the final one not counted.
+
+        The reserved pages prove no vCPU alive: the migrating thread converts them.
+        """
+        converted = sum(row.converted for row in self.rounds if not row.final)
+        return max(0, converted - RESERVED_PAGES)
+
+    def as_dict(self) -> dict[str, object]:
+        """The report in plain types, for JSON."""
+        scenario = self.scenario
+        return {
+            "schema": "pysharedpages.migrate/1",
+            "source": self.source,
+            "source_reason": self.source_reason,
+            "order": scenario.order,
+            "workload": scenario.workload,
+            "engine": scenario.engine,
+            "seed": scenario.seed,
+            "memory_pages": scenario.memory_pages,
+            "resident_pages": scenario.resident_pages,
+            "rounds": [asdict(row) for row in self.rounds],
+            "pages_compared": self.comparison.pages_compared,
+            "differing_pages": len(self.comparison.differing),
+            "first_differing_gfns": self.comparison.differing[:8],
+            "list_equal": self.comparison.list_equal,
+            "verdict": self.verdict,
+        }
+
+
+class _Silent:
+    def phase(self, name: str, npages: int) -> None:
+        pass
+
+    def advance(self, npages: int) -> None:
+        pass
+
+
+LinkFactory = Callable[[SourceHost, DestinationHost], Link]
+
+
+def migrate(
+    scenario: Scenario, observer: Observer | None = None, *, link: LinkFactory = Link
+) -> Report:
+    """Boot the guest, migrate it while it runs, stop it, and compare the two hosts.
+
+    Guest threads have ended when this returns or raises. Raises `UnsupportedHostError` where the
+    host cannot map the memory or lacks the source asked for.
+    """
+    observer = observer or _Silent()
+    with ExitStack() as stack:
+        source, reason = _choose_source(scenario.source)
+        memory = [stack.enter_context(AddressSpace(scenario.memory_pages)) for _ in range(2)]
+        here = View(memory[0], PageCipher.derived(scenario.seed, "source"))
+        there = View(memory[1], PageCipher.derived(scenario.seed, "destination"))
+        transport = PageCipher.derived(scenario.seed, "transport")
+        pages, arrived = (
+            stack.enter_context(SharedPages(scenario.memory_pages, engine=scenario.engine))
+            for _ in range(2)
+        )
+        writes = _open_source(source, here.space, stack)
+        guest = Guest(
+            Layout(scenario.memory_pages, scenario.resident_pages),
+            here.space,
+            here.cipher,
+            pages,
+            seed=scenario.seed,
+            stored=writes.stored if isinstance(writes, WriteLog) else None,
+        )
+        destination = DestinationHost(there.space, there.cipher, transport, arrived)
+        wire = link(SourceHost(here.space, here.cipher, transport), destination)
+        rounds = _migrate(scenario, guest, pages, writes, wire, observer)
+        observer.phase("compare", scenario.resident_pages)
+        comparison = compare(guest, here, there, destination, observer.advance)
+    return Report(scenario, source, reason, rounds, comparison)
+
+
+def _migrate(
+    scenario: Scenario,
+    guest: Guest,
+    pages: SharedPages,
+    writes: DirtySource,
+    link: Link,
+    observer: Observer,
+) -> list[Round]:
+    ordinary = scenario.resident_pages - RESERVED_PAGES
+    # The reserved pages are the caller's own: it acts as one more vCPU, at an exact instant.
+    reserve = [Step(index, index + 1) for index in range(ordinary, scenario.resident_pages)]
+    vcpus = Vcpus(guest, WORKLOADS[scenario.workload], ordinary, scenario.seed)
+    observer.phase("boot", ordinary)
+    try:
+        for step in reserve:
+            guest.take(step)
+        vcpus.start()
+        for npages in vcpus.booting():
+            observer.advance(npages)
+
+        def share_reserve() -> None:
+            while reserve:
+                guest.take(reserve.pop()._replace(types=(True,)))
+
+        rounds = Rounds(
+            pages,
+            DirtyLog(_slots(scenario.memory_pages)),
+            writes,
+            link,
+            order=scenario.order,
+            between=share_reserve,
+            observer=observer,
+        )
+        if not writes.complete:
+            rounds.add_all(guest.layout.ranges())
+        done = []
+        for _ in range(scenario.rounds):
+            vcpus.run_for(_STEPS_A_ROUND)
+            done.append(rounds.live())
+        vcpus.run_for(_STEPS_A_ROUND)
+        done.append(rounds.final(vcpus.stop))
+        return done
+    finally:
+        vcpus.stop()
+
+
+def _choose_source(asked: str | None) -> tuple[str, str]:
+    """The source to use, and why."""
+    if asked == "model":
+        return "model", "asked for"
+    missing = ProcessMemory.available()
+    if missing is None and mmap.PAGESIZE != PAGE_SIZE:
+        missing = f"this host's pages are {mmap.PAGESIZE} bytes, the guest's {PAGE_SIZE}"
+    if missing is None:
+        return "process", "asked for" if asked else "this host tracks the writes of a process"
+    if asked == "process":
+        raise UnsupportedHostError(f"--source process: {missing}")
+    return "model", missing
+
+
+def _open_source(name: str, space: AddressSpace, stack: ExitStack) -> WriteLog | ProcessMemory:
+    if name == "model":
+        return WriteLog()
+    try:
+        return stack.enter_context(ProcessMemory.over(space.buffer))
+    except SharedPagesError as error:
+        raise UnsupportedHostError(f"this host cannot track the guest's memory: {error}") from error
+
+
+def _slots(npages: int) -> GuestMemory:
+    """All of the memory, in as few slots as a kernel would take."""
+    starts = range(0, npages, _SLOT_PAGES)
+    return GuestMemory(
+        [(slot, gfn, min(_SLOT_PAGES, npages - gfn)) for slot, gfn in enumerate(starts)]
+    )

@@ -1,0 +1,52 @@
+"""What to migrate, and how: the options of one run, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pysharedpages.errors import RangeError
+
+__all__ = [
+    "DIRTY_THEN_LIST",
+    "ENGINES",
+    "LEAST_RESIDENT_PAGES",
+    "LIST_THEN_DIRTY",
+    "ORDERS",
+    "SOURCES",
+    "Scenario",
+]
+
+DIRTY_THEN_LIST: Final = "dirty-then-list"
+LIST_THEN_DIRTY: Final = "list-then-dirty"
+ORDERS: Final = (DIRTY_THEN_LIST, LIST_THEN_DIRTY)
+SOURCES: Final = ("process", "model")
+ENGINES: Final = ("auto", "roaring")
+# Room for the pages that are kept back for the worst instant, and for patterns worth the name.
+LEAST_RESIDENT_PAGES: Final = 256
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What to migrate, and how. `source` is "process", "model", or None for what the host can.
+
+    Raises `RangeError` for a number out of bounds, with the bound.
+    """
+
+    memory_pages: int
+    resident_pages: int
+    order: str
+    workload: str
+    engine: str
+    seed: int
+    rounds: int
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        if not LEAST_RESIDENT_PAGES <= self.resident_pages <= self.memory_pages:
+            raise RangeError(
+                f"{self.resident_pages} resident pages: the least is {LEAST_RESIDENT_PAGES}, "
+                f"the most all {self.memory_pages} pages of the memory"
+            )
+        if self.rounds < 0:
+            raise RangeError(f"{self.rounds} rounds: the least is 0")
