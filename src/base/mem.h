@@ -15,11 +15,14 @@
 
 #include "base/atomics.h"
 
-/* alloc returns zeroed memory where zeroed is set, and NULL on failure; free takes what it gave. */
+/* alloc returns zeroed memory where zeroed is set, and NULL on failure; free takes what it gave.
+ * resize moves a block's first bytes to one of another size, or returns NULL and leaves it; a NULL
+ * resize stands for alloc, copy and free. */
 typedef struct sp_allocator {
     void *(*alloc)(void *context, size_t bytes, int zeroed);
     void (*free)(void *context, void *block, size_t bytes);
     void *context;
+    void *(*resize)(void *context, void *block, size_t bytes, size_t wanted);
 } sp_allocator;
 
 typedef struct sp_mem {
@@ -28,7 +31,8 @@ typedef struct sp_mem {
     _Atomic uint64_t blocks;       /* live blocks; any thread, relaxed */
 } sp_mem;
 
-/* malloc and free; what NULL means wherever an allocator is taken. */
+/* malloc, and mappings of huge pages for large blocks; what NULL means wherever an allocator is
+ * taken. */
 extern const sp_allocator sp_system_allocator;
 
 void sp_mem_init(sp_mem *mem, const sp_allocator *allocator);
@@ -36,6 +40,9 @@ void sp_mem_init(sp_mem *mem, const sp_allocator *allocator);
 /* NULL on failure.  Thread-safe as far as the hook is. */
 void *sp_mem_alloc(sp_mem *mem, size_t bytes);
 void *sp_mem_zalloc(sp_mem *mem, size_t bytes);
+/* The block with room for `wanted` bytes, its first bytes kept; NULL, and the block as it was, on
+ * failure. */
+void *sp_mem_resize(sp_mem *mem, void *block, size_t bytes, size_t wanted);
 void sp_mem_free(sp_mem *mem, void *block, size_t bytes);
 
 #endif

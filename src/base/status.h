@@ -12,7 +12,7 @@ typedef enum sp_status {
     SP_OK = 0,
     SP_NOMEM,   /* an allocation failed; nothing changed */
     SP_RANGE,   /* a gfn, count or size is out of bounds */
-    SP_INVALID, /* an argument contradicts itself or the object (inverted range, foreign snapshot) */
+    SP_INVALID, /* an argument contradicts itself or the object (an inverted range, say) */
     SP_CLOSED,  /* the object was closed */
     SP_LIMIT,   /* more versions are pinned than the version table holds */
     SP_UNKNOWN, /* a memory slot that the guest does not have */

@@ -5,8 +5,8 @@
  * an empty one.  A harvest that is given back goes on a list as it is - so that cannot fail - and
  * is folded in when the log is next taken from.
  *
- * A slot may have several bitmaps at a time, one it owns and those it has lent; they are folded into
- * one when the log is taken from.
+ * A slot may have several bitmaps at a time, one it owns and those it has lent; they are folded
+ * into one when the log is taken from.
  */
 #include "dirty/log.h"
 
@@ -36,7 +36,7 @@ struct sp_log {
     sp_lock lock;
     const sp_allocator *allocator;
     sp_memory *memory;
-    sp_harvest *open;     /* under the lock, as is all below */
+    sp_harvest *open; /* under the lock, as is all below */
     sp_harvest *returned;
 };
 

@@ -20,8 +20,8 @@ typedef struct sp_harvest sp_harvest;
 
 /* struct kvm_dirty_gfn of <linux/kvm.h>. */
 typedef struct sp_ring_entry {
-    uint32_t flags; /* bit 0: dirty, bit 1: harvested */
-    uint32_t slot;  /* address space << 16 | id */
+    uint32_t flags;  /* bit 0: dirty, bit 1: harvested */
+    uint32_t slot;   /* address space << 16 | id */
     uint64_t offset; /* page within the slot */
 } sp_ring_entry;
 

@@ -2,12 +2,12 @@
  * merge.c - the merge.  Floor 4.
  *
  * Two stages.  The first yields the toggles of what is to be sent, in batches that stay in the
- * nearest cache: words of a dirty bitmap go to the kernel as they are; where the extra set has pages,
- * a copy of the words with those pages added does.  The second cuts these ranges at the toggles of
+ * nearest cache: words of a dirty bitmap go to the kernel as they are; where the extra set has
+ * pages, a copy of the words with those pages added does.  The second cuts these ranges at the toggles of
  * the shared set, which it reads through a cursor that jumps over what no dirty range touches.
  *
- * Bitmaps of slots that overlap an earlier one (two address spaces with the same gfns) are made part
- * of the extra set at the start: the first stage sees each gfn once.
+ * Bitmaps of slots that overlap an earlier one (two address spaces with the same gfns) become part of
+ * the extra set at the start: the first stage sees each gfn once.
  */
 #include "dirty/merge.h"
 
@@ -15,7 +15,7 @@
 
 #include "base/atomics.h"
 
-#define SEND_TOGGLES 4096
+#define SEND_TOGGLES 8192
 #define READ_AHEAD 384
 
 /* Pages between two questions to the shared set that are read through rather than jumped over. */
@@ -34,21 +34,21 @@ struct sp_merge {
     sp_mem mem;
     const sp_kernels *kernels;
     sp_harvest *harvest;
-    sp_pageset *folded; /* extra and overlapping bitmaps, where there are such; else NULL */
-    size_t nslots, slot;   /* of the harvest's memory; the one being read */
-    uint64_t at;           /* stage 1 has read what is below */
-    uint64_t in;           /* membership of at - 1 in what is to be sent */
+    sp_pageset *folded;  /* extra and overlapping bitmaps, where there are such; else NULL */
+    size_t nslots, slot; /* of the harvest's memory; the one being read */
+    uint64_t at;         /* stage 1 has read what is below */
+    uint64_t in;         /* membership of at - 1 in what is to be sent */
     feed extra;
-    sp_range pending;      /* the range of `extra` at or after `at`; stop 0: none is left */
+    sp_range pending;            /* the range of `extra` at or after `at`; stop 0: none is left */
     uint64_t mixed[MIXED_WORDS]; /* words of the slot with extra pages added */
     size_t mixed_at, nmixed;     /* of which [mixed_at, nmixed) are still to be read */
-    bool over;             /* stage 1 has said everything */
+    bool over;                   /* stage 1 has said everything */
     uint64_t send[SEND_TOGGLES + 2];
-    size_t sent, nsend;    /* stage 2 has taken send[0..sent) */
-    sp_range piece;        /* what is left of the range being cut; empty: none */
+    size_t sent, nsend; /* stage 2 has taken send[0..sent) */
+    sp_range piece;     /* what is left of the range being cut; empty: none */
     feed shared;
-    uint64_t flip;         /* the shared status is constant from piece.start to here */
-    bool is_shared;        /* and is this */
+    uint64_t flip;  /* the shared status is constant from piece.start to here */
+    bool is_shared; /* and is this */
 };
 
 /* ---- feeds ---- */
@@ -122,8 +122,8 @@ static void overlay(sp_merge *m, uint64_t *words, uint64_t start, uint64_t stop)
     }
 }
 
-/* The slot's words from `first` up to where they can no longer be read as they are: where extra pages
- * begin, or the last word is a partial one. */
+/* The slot's words from `first` up to where they can no longer be read as they are: where extra
+ * pages begin, or the last word is a partial one. */
 static uint64_t plain_words(const sp_merge *m, const sp_memslot *slot, uint64_t first)
 {
     uint64_t last = slot->npages / 64;
@@ -161,8 +161,7 @@ static void send_words(sp_merge *m, const sp_memslot *slot, const uint64_t *word
         from = m->mixed + m->mixed_at;
         n = m->nmixed - m->mixed_at;
     }
-    uint64_t read =
-        m->kernels->toggles(from, n, m->at, &m->in, m->send, &m->nsend, SEND_TOGGLES);
+    uint64_t read = m->kernels->toggles(from, n, m->at, &m->in, m->send, &m->nsend, SEND_TOGGLES);
     m->mixed_at += is_mixed ? read : 0;
     m->at = sp_min(m->at + read * 64, slot->gfn + slot->npages);
 }
@@ -238,6 +237,29 @@ static void append(sp_list *list, uint64_t start, uint64_t stop)
     list->pages += stop - start;
 }
 
+/* Moves the ranges at hand that end before the shared status changes, all at once. */
+static void append_many(sp_merge *m, sp_list *list)
+{
+    const sp_range *from = (const sp_range *)(m->send + m->sent);
+    size_t n = (size_t)sp_min((m->nsend - m->sent) / 2, list->room - list->n);
+    if (!n || from[0].stop > m->flip)
+        return;
+    for (size_t low = 0; from[n - 1].stop > m->flip;) {
+        size_t middle = low + (n - low) / 2;
+        if (from[middle].stop <= m->flip)
+            low = middle;
+        else
+            n = middle;
+    }
+    memcpy(list->ranges + list->n, from, n * sizeof *from);
+    uint64_t pages = 0;
+    for (size_t i = 0; i < n; i++)
+        pages += from[i].stop - from[i].start;
+    list->pages += pages;
+    list->n += n;
+    m->sent += 2 * n;
+}
+
 bool sp_merge_next(sp_merge *m, sp_list *shared, sp_list *private)
 {
     for (;;) {
@@ -255,6 +277,7 @@ bool sp_merge_next(sp_merge *m, sp_list *shared, sp_list *private)
             append(m->is_shared ? shared : private, m->piece.start, end);
             m->piece.start = end;
         }
+        append_many(m, m->is_shared ? shared : private);
     }
 }
 
@@ -340,12 +363,10 @@ void sp_list_free(sp_mem *mem, sp_list *list)
 static sp_status grow(sp_mem *mem, sp_list *list)
 {
     size_t room = list->room ? list->room * 2 : 1024;
-    sp_range *ranges = sp_mem_alloc(mem, room * sizeof *ranges);
+    sp_range *ranges = sp_mem_resize(mem, list->ranges, list->room * sizeof *ranges,
+                                     room * sizeof *ranges);
     if (!ranges)
         return SP_NOMEM;
-    if (list->n)
-        memcpy(ranges, list->ranges, list->n * sizeof *ranges);
-    sp_mem_free(mem, list->ranges, list->room * sizeof *ranges);
     list->ranges = ranges;
     list->room = room;
     return SP_OK;

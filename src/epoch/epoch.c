@@ -306,8 +306,8 @@ void sp_epoch_undo(sp_epoch *epoch, sp_savepoint *savepoint, const sp_root *root
 
 /* ---- beginning and end ---- */
 
-sp_status sp_epoch_init(sp_epoch *epoch, const sp_allocator *allocator,
-                        const sp_epoch_hooks *hooks, const sp_root *root)
+sp_status sp_epoch_init(sp_epoch *epoch, const sp_allocator *allocator, const sp_epoch_hooks *hooks,
+                        const sp_root *root)
 {
     sp_trail empty = {0};
     sp_slot slot;

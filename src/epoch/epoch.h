@@ -54,20 +54,20 @@ typedef uint32_t sp_slot;
 #define SP_CHUNKS (SP_SLOT_BITS - SP_FIRST_CHUNK_BITS + 1)
 
 typedef struct sp_version {
-    _Atomic int64_t refs;       /* readers and, while current, BIAS */
-    uint32_t dead_next;         /* releaser to zero, before the push; then under the lock */
-    uint64_t generation, seq;   /* under the lock before publication, then constant */
-    sp_root root;               /* likewise */
-    sp_slot prev, next;         /* under the lock */
-    sp_deadlist dead;           /* retired in this version, born at or before prev; under the lock */
-    sp_trail trail;             /* under the lock */
+    _Atomic int64_t refs;     /* readers and, while current, BIAS */
+    uint32_t dead_next;       /* releaser to zero, before the push; then under the lock */
+    uint64_t generation, seq; /* under the lock before publication, then constant */
+    sp_root root;             /* likewise */
+    sp_slot prev, next;       /* under the lock */
+    sp_deadlist dead;         /* retired in this version, born at or before prev; under the lock */
+    sp_trail trail;           /* under the lock */
 } sp_version;
 
 /* A version being killed, over several slices; under the lock. */
 typedef struct sp_kill {
-    sp_slot slot;      /* SP_SLOT_NONE: none */
-    sp_deadlist rest;  /* of its successor's deadlist, not yet sifted */
-    sp_deadlist kept;  /* sifted, still reachable from its predecessor */
+    sp_slot slot;     /* SP_SLOT_NONE: none */
+    sp_deadlist rest; /* of its successor's deadlist, not yet sifted */
+    sp_deadlist kept; /* sifted, still reachable from its predecessor */
 } sp_kill;
 
 struct sp_epoch {
@@ -83,11 +83,11 @@ struct sp_epoch {
     sp_mem mem;                  /* the version table, and what the owner keeps beside the nodes */
     const sp_epoch_hooks *hooks; /* constant */
     /* all below: under the lock */
-    sp_edit open; /* generation to be, floor, retired so far */
+    sp_edit open;                  /* generation to be, floor, retired so far */
     sp_version *chunks[SP_CHUNKS]; /* each written once, before its slots are published */
-    uint32_t made;         /* slots ever handed out */
-    sp_slot free, newest;  /* free list through next; newest linked version */
-    uint32_t todo;         /* slot + 1 of dead versions taken off the stack */
+    uint32_t made;                 /* slots ever handed out */
+    sp_slot free, newest;          /* free list through next; newest linked version */
+    uint32_t todo;                 /* slot + 1 of dead versions taken off the stack */
     sp_kill kill;
 };
 

@@ -9,13 +9,52 @@
 #include "base/atomics.h"
 #include "kernels/kernels.h"
 
-static const sp_kernels *const tables[] = {&sp_kernels_scalar};
+typedef struct entry {
+    const sp_kernels *table;
+    bool (*runs_here)(void);
+} entry;
+
+static bool always(void) { return true; }
+
+#ifdef SP_HAVE_AVX2
+/* Every feature that avx2.c is compiled with, in src/CMakeLists.txt. */
+static bool has_avx2(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt") &&
+           __builtin_cpu_supports("popcnt");
+}
+#endif
+
+#ifdef SP_HAVE_AVX512
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vpopcntdq");
+}
+#endif
+
+/* Slowest first. */
+static const entry entries[] = {
+    {&sp_kernels_scalar, always},
+#ifdef SP_HAVE_AVX2
+    {&sp_kernels_avx2, has_avx2},
+#endif
+#ifdef SP_HAVE_AVX512
+    {&sp_kernels_avx512, has_avx512},
+#endif
+};
 
 static _Atomic(const sp_kernels *) active;
 
 const sp_kernels *sp_kernels_at(size_t i)
 {
-    return i < sizeof tables / sizeof *tables ? tables[i] : NULL;
+    for (size_t e = 0; e < sizeof entries / sizeof *entries; e++)
+        if (entries[e].runs_here() && i-- == 0)
+            return entries[e].table;
+    return NULL;
 }
 
 const sp_kernels *sp_kernels_find(const char *name)
@@ -37,8 +76,8 @@ const sp_kernels *sp_kernels_active(void)
     /* acquire: pairs with sp_kernels_use */
     const sp_kernels *table = sp_load(&active, acquire);
     if (!table) {
-        size_t last = sizeof tables / sizeof *tables - 1;
-        table = sp_kernels_at(last);
+        for (size_t i = 0; sp_kernels_at(i); i++)
+            table = sp_kernels_at(i);
         /* Two threads may both come here; they store the same pointer. */
         sp_kernels_use(table);
     }

@@ -47,6 +47,8 @@ typedef struct sp_kernels {
 } sp_kernels;
 
 extern const sp_kernels sp_kernels_scalar;
+extern const sp_kernels sp_kernels_avx2;   /* where the build has it: SP_HAVE_AVX2 */
+extern const sp_kernels sp_kernels_avx512; /* SP_HAVE_AVX512 */
 
 /* The table in use; chosen by CPUID at the first call.  Wait-free. */
 const sp_kernels *sp_kernels_active(void);

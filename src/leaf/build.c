@@ -24,7 +24,8 @@ sp_status sp_small_new(sp_edit *edit, sp_shape shape, const sp_run *runs, uint32
     bool array = shape == SP_ARRAY;
     size_t need = sp_max(room, array ? pages : n);
     sp_small *leaf = sp_edit_new(edit, array ? SP_KIND_ARRAY : SP_KIND_RUNS,
-                                 SP_SMALL_HEAD + need * (array ? sizeof(uint16_t) : sizeof(sp_run)));
+                                 SP_SMALL_HEAD +
+                                     need * (array ? sizeof(uint16_t) : sizeof(sp_run)));
     if (!leaf)
         return SP_NOMEM;
     leaf->pages = pages;

@@ -116,7 +116,7 @@ static inline bool sp_held_put(const sp_run *runs, uint32_t n, sp_ref *out)
 
 /* ---- run lists (runs.c) ---- */
 
-/* What setting [first, last] to a value does to a list: runs [i, j) are replaced by put[0..puts). */
+/* What setting [first, last] to a value does to a list: put[0..puts) replace runs [i, j). */
 typedef struct sp_splice {
     uint32_t i, j, puts;
     sp_run put[2];

@@ -89,6 +89,19 @@ uint32_t sp_leaf_rank(sp_ref leaf, uint32_t page)
     }
 }
 
+uint32_t sp_leaf_count_range(sp_ref leaf, uint32_t first, uint32_t last)
+{
+    const sp_run *runs;
+    sp_run held[2];
+    sp_shape shape = sp_leaf_shape(leaf);
+    if (shape == SP_ARRAY || shape == SP_BITMAP)
+        return sp_leaf_rank(leaf, last + 1) - sp_leaf_rank(leaf, first);
+    uint32_t n = list_of(leaf, &runs, held), pages = 0;
+    for (uint32_t i = sp_runs_find(runs, n, first); i < n && runs[i].first <= last; i++)
+        pages += (uint32_t)(sp_min(runs[i].last, last) - sp_max(runs[i].first, first)) + 1;
+    return pages;
+}
+
 static uint32_t block_select(sp_ref block, uint32_t i)
 {
     if (!sp_ref_is_node(block))
@@ -243,9 +256,7 @@ uint32_t sp_leaf_toggles(const sp_kernels *k, sp_ref leaf, uint64_t base, uint32
         end = array_toggles(&s, sp_values(sp_as_small(leaf)), sp_as_small(leaf)->n, first, stop);
         break;
     case SP_BITMAP: end = bitmap_toggles(k, &s, sp_as_bitmap(leaf), first, stop); break;
-    default:
-        n = list_of(leaf, &runs, held);
-        end = runs_toggles(&s, runs, n, first, stop);
+    default: n = list_of(leaf, &runs, held); end = runs_toggles(&s, runs, n, first, stop);
     }
     *used = s.used;
     *carry = s.carry;

@@ -34,6 +34,8 @@ uint32_t sp_leaf_count(sp_ref leaf);
 bool sp_leaf_contains(sp_ref leaf, uint32_t page);
 /* Members below `page` (0..65536). */
 uint32_t sp_leaf_rank(sp_ref leaf, uint32_t page);
+/* Members among pages [first, last]. */
+uint32_t sp_leaf_count_range(sp_ref leaf, uint32_t first, uint32_t last);
 /* The i-th member; i < count. */
 uint32_t sp_leaf_select(sp_ref leaf, uint32_t i);
 

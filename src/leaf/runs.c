@@ -80,7 +80,8 @@ uint32_t sp_leaf_runs(sp_ref leaf, const sp_run **runs, sp_run scratch[SP_MAX_VA
     *runs = scratch;
     switch (sp_leaf_shape(leaf)) {
     case SP_HELD: return sp_held_get(leaf, scratch);
-    case SP_ARRAY: return values_to_runs(sp_values(sp_as_small(leaf)), sp_as_small(leaf)->n, scratch);
+    case SP_ARRAY:
+        return values_to_runs(sp_values(sp_as_small(leaf)), sp_as_small(leaf)->n, scratch);
     case SP_RUNS: *runs = sp_runs(sp_as_small(leaf)); return sp_as_small(leaf)->n;
     case SP_BITMAP: break;
     }

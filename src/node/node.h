@@ -47,9 +47,9 @@ struct sp_kernels;
 typedef struct sp_edit {
     sp_mem *mem;
     const struct sp_kernels *kernels; /* the table that the operation fetched */
-    uint64_t generation; /* stamped on nodes made */
-    uint64_t floor;      /* nodes born after it are ours */
-    sp_deadlist dead;    /* retired nodes born at or before the floor */
+    uint64_t generation;              /* stamped on nodes made */
+    uint64_t floor;                   /* nodes born after it are ours */
+    sp_deadlist dead;                 /* retired nodes born at or before the floor */
 } sp_edit;
 
 static inline bool sp_ref_is_node(sp_ref ref) { return ref && !(ref & 3); }

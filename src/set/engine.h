@@ -17,6 +17,7 @@ struct sp_engine {
     uint64_t (*count)(const sp_set *set);
     bool (*contains)(const sp_set *set, uint64_t gfn);
     uint64_t (*rank)(const sp_set *set, uint64_t gfn);
+    uint64_t (*count_range)(const sp_set *set, uint64_t start, uint64_t stop);
     uint64_t (*select)(const sp_set *set, uint64_t i);
     uint64_t (*toggles_count)(const sp_kernels *k, const sp_set *set);
     uint64_t (*intersection)(const sp_kernels *k, const sp_set *a, const sp_set *b);

@@ -48,6 +48,30 @@ static uint64_t rank(const sp_set *set, uint64_t gfn)
     return total + sp_leaf_rank(ref, (uint32_t)below);
 }
 
+/* Members among pages [lo, hi] of the ref's span. */
+static uint64_t count_part(sp_ref ref, uint64_t level, uint64_t lo, uint64_t hi)
+{
+    if (is_flat(ref))
+        return ref == SP_FULL ? hi - lo + 1 : 0;
+    if (!level)
+        return sp_leaf_count_range(ref, (uint32_t)lo, (uint32_t)hi);
+    if (lo == 0 && hi == level_span(level) - 1)
+        return as_inner(ref)->pages;
+    uint64_t span = level_span(level - 1), total = 0;
+    for (uint64_t i = lo / span; i <= hi / span; i++) {
+        uint64_t base = i * span;
+        total += count_part(as_inner(ref)->child[i], level - 1, sp_max(lo, base) - base,
+                            sp_min(hi, base + span - 1) - base);
+    }
+    return total;
+}
+
+static uint64_t count_range(const sp_set *set, uint64_t start, uint64_t stop)
+{
+    uint64_t span = level_span(set->height);
+    return start < span ? count_part(set->root, set->height, start, sp_min(stop, span) - 1) : 0;
+}
+
 static uint64_t select(const sp_set *set, uint64_t i)
 {
     sp_ref ref = set->root;
@@ -81,7 +105,8 @@ static inline void read_ref(const sp_kernels *k, sp_cursor *cursor, sp_ref ref, 
         cursor->at = end;
     } else {
         cursor->at = base + sp_leaf_toggles(k, ref, base, (uint32_t)(cursor->at - base),
-                                            (uint32_t)(end - base), &cursor->carry, out, used, room);
+                                            (uint32_t)(end - base), &cursor->carry, out, used,
+                                            room);
     }
 }
 
@@ -229,6 +254,7 @@ const sp_engine sp_engine_roaring = {
     .count = count,
     .contains = contains,
     .rank = rank,
+    .count_range = count_range,
     .select = select,
     .toggles_count = toggles_count,
     .intersection = sp_radix_intersection,

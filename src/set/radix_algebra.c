@@ -19,12 +19,11 @@ typedef struct view {
 
 static const view nothing = {SP_EMPTY, 0};
 
+/* Of a view that is not flat at `level`. */
 static view child_of(view v, uint64_t level, unsigned i)
 {
     if (v.level < level)
         return i ? nothing : v;
-    if (is_flat(v.ref))
-        return (view){v.ref, level - 1};
     return (view){as_inner(v.ref)->child[i], level - 1};
 }
 

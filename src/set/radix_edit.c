@@ -95,8 +95,8 @@ static int64_t commit(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo, u
         return sp_leaf_commit(edit, ref, (uint32_t)lo, (uint32_t)hi, value);
     sp_inner *inner = as_inner(*ref);
     int64_t delta = 0;
-    for (unsigned i = (unsigned)(lo >> level_bits(level - 1));
-         i <= hi >> level_bits(level - 1); i++) {
+    for (unsigned i = (unsigned)(lo >> level_bits(level - 1)); i <= hi >> level_bits(level - 1);
+         i++) {
         part p = part_of(i, lo, hi, level);
         delta += commit(edit, &inner->child[i], level - 1, p.lo, p.hi, value);
     }

@@ -17,7 +17,7 @@ uint64_t sp_set_rank(const sp_set *set, uint64_t gfn) { return set->engine->rank
 
 uint64_t sp_set_count_range(const sp_set *set, uint64_t start, uint64_t stop)
 {
-    return start < stop ? sp_set_rank(set, stop) - sp_set_rank(set, start) : 0;
+    return start < stop ? set->engine->count_range(set, start, stop) : 0;
 }
 
 uint64_t sp_set_select(const sp_set *set, uint64_t i) { return set->engine->select(set, i); }

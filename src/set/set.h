@@ -29,10 +29,7 @@ typedef struct sp_set {
 /* A radix tree of 64-way nodes over leaves of 2^16 pages. */
 extern const sp_engine sp_engine_roaring;
 
-static inline sp_set sp_set_empty(const sp_engine *engine)
-{
-    return (sp_set){engine, SP_EMPTY, 0};
-}
+static inline sp_set sp_set_empty(const sp_engine *engine) { return (sp_set){engine, SP_EMPTY, 0}; }
 
 const char *sp_set_engine_name(const sp_set *set);
 
@@ -41,7 +38,7 @@ const char *sp_set_engine_name(const sp_set *set);
 uint64_t sp_set_count(const sp_set *set);                                      /* O(1) */
 bool sp_set_contains(const sp_set *set, uint64_t gfn);                         /* O(h) */
 uint64_t sp_set_rank(const sp_set *set, uint64_t gfn);                         /* members < gfn */
-uint64_t sp_set_count_range(const sp_set *set, uint64_t start, uint64_t stop); /* O(64 h) */
+uint64_t sp_set_count_range(const sp_set *set, uint64_t start, uint64_t stop); /* O(h) and inside */
 /* The i-th member; i < count. */
 uint64_t sp_set_select(const sp_set *set, uint64_t i);
 /* Maximal runs of members, counted without listing them; O(n). */
@@ -95,7 +92,8 @@ size_t sp_cursor_ranges(const sp_kernels *k, sp_cursor *cursor, sp_range *out, s
 
 typedef struct sp_set_stats {
     uint64_t pages, nodes, bytes;
-    uint64_t inner, packed, arrays, runs, bitmaps, blocks; /* leaves by kind; packed ones have no node */
+    uint64_t inner, packed, arrays, runs, bitmaps,
+        blocks; /* leaves by kind; packed ones have no node */
 } sp_set_stats;
 
 void sp_set_measure(const sp_set *set, sp_set_stats *stats);

@@ -5,7 +5,10 @@
 
 #include <string.h>
 
-/* Cells of one tier that are united into one of the next. */
+/* Cells of a trail that is shortened: of ranges, 1 MiB. */
+#define LONG_TRAIL 256u
+
+/* Sets of one tier that are united into one of the next. */
 #define TIER_CELLS 8u
 #define TIERS 16u
 
@@ -71,9 +74,9 @@ void sp_trail_drop(sp_trail *trail)
 /* Unites the cells of one tier, if there are enough of them and memory for it. */
 static void unite_tier(sp_trail *trail, uint32_t tier)
 {
-    sp_cell *chosen[2 * TIER_CELLS];
+    sp_cell *chosen[LONG_TRAIL];
     uint32_t n = 0;
-    for (sp_cell *cell = trail->head; cell && n < 2 * TIER_CELLS; cell = cell->next)
+    for (sp_cell *cell = trail->head; cell && n < LONG_TRAIL; cell = cell->next)
         if (cell->tier == tier)
             chosen[n++] = cell;
     if (n < TIER_CELLS)
@@ -91,15 +94,15 @@ static void unite_tier(sp_trail *trail, uint32_t tier)
     }
     united->tier = tier + 1;
     sp_trail rest = {0};
+    uint32_t passed = 0; /* chosen ones, which are in the trail's order */
     for (sp_cell *cell = trail->head, *next; cell; cell = next) {
         next = cell->next;
-        bool is_chosen = false;
-        for (uint32_t i = 0; i < n; i++)
-            is_chosen |= chosen[i] == cell;
-        if (is_chosen)
+        if (passed < n && chosen[passed] == cell) {
             sp_cell_release(cell);
-        else
+            passed++;
+        } else {
             append(&rest, cell);
+        }
     }
     append(&rest, united);
     *trail = rest;
@@ -107,7 +110,9 @@ static void unite_tier(sp_trail *trail, uint32_t tier)
 
 static void compact(sp_trail *trail)
 {
-    for (uint32_t tier = 0; tier < TIERS && trail->count >= TIER_CELLS; tier++)
+    if (trail->count < LONG_TRAIL)
+        return;
+    for (uint32_t tier = 0; tier < TIERS; tier++)
         unite_tier(trail, tier);
 }
 
@@ -142,9 +147,9 @@ void sp_changes_add(sp_changes *changes, uint64_t start, uint64_t stop)
     changes->log[changes->n++] = (sp_range){start, stop};
 }
 
-sp_status sp_changes_reserve(sp_changes *changes, const sp_keeper *keeper)
+sp_status sp_changes_reserve(sp_changes *changes, const sp_keeper *keeper, uint32_t n)
 {
-    return changes->n < SP_LOG_RANGES ? SP_OK : sp_changes_flush(changes, keeper);
+    return changes->n + n <= SP_LOG_RANGES ? SP_OK : sp_changes_flush(changes, keeper);
 }
 
 void sp_changes_add_cell(sp_changes *changes, sp_cell *cell)
@@ -166,8 +171,7 @@ sp_status sp_changes_flush(sp_changes *changes, const sp_keeper *keeper)
     return SP_OK;
 }
 
-sp_status sp_changes_ready(const sp_changes *into, sp_changes *from,
-                           const sp_keeper *keeper)
+sp_status sp_changes_ready(const sp_changes *into, sp_changes *from, const sp_keeper *keeper)
 {
     return from->n <= SP_LOG_RANGES - into->n ? SP_OK : sp_changes_flush(from, keeper);
 }

@@ -4,9 +4,10 @@
  *
  * While a version is open, its conversions are appended to a fixed log; a full log becomes a cell,
  * an immutable, reference-counted bag of ranges.  A version's trail is a list of cells; when the
- * version before it dies, that one's trail is spliced in.  To keep a long trail short, eight cells
- * of one tier are united into one of the next, as a set: the trail holds O(log n) cells, and never
- * more than the set of pages converted.
+ * version before it dies, that one's trail is spliced in.  A trail of 256 cells is shortened: all
+ * its bags of ranges are united into one set, and eight such sets into one of the next tier.  So it
+ * holds at most 1 MiB of ranges and O(log n) sets, and most trails are dropped before that: putting
+ * a range into a set costs ten times what appending it does.
  *
  * Cells are linked and unlinked under the tracker's lock; a reader retains the cells it wants under
  * the lock and unites them after.
@@ -40,8 +41,9 @@ typedef struct sp_changes {
     sp_range log[SP_LOG_RANGES];
 } sp_changes;
 
-/* Room for one more range.  SP_NOMEM: as before. */
-SP_MUST_CHECK sp_status sp_changes_reserve(sp_changes *changes, const sp_keeper *keeper);
+/* Room for n more ranges, n <= SP_LOG_RANGES.  SP_NOMEM: as before. */
+SP_MUST_CHECK sp_status sp_changes_reserve(sp_changes *changes, const sp_keeper *keeper,
+                                           uint32_t n);
 /* After a reserve; cannot fail. */
 void sp_changes_add(sp_changes *changes, uint64_t start, uint64_t stop);
 

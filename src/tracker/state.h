@@ -11,7 +11,7 @@
 #include "tracker/tracker.h"
 
 struct sp_tracker {
-    sp_epoch epoch; /* first: the hooks cast back */
+    sp_epoch epoch;                /* first: the hooks cast back */
     const sp_allocator *allocator; /* constant */
     uint64_t bound;                /* constant: gfns are below it */
     sp_keeper keeper;              /* constant */
@@ -22,9 +22,9 @@ struct sp_tracker {
     sp_changes pending;            /* converted in the transaction under way; else empty */
     _Atomic uint64_t pages;        /* shared in the open version; written under the lock */
     _Atomic uint32_t closed;
-    _Atomic uint32_t bell;         /* futex of those who wait; rung under the lock */
-    uint32_t waiting;              /* who sleeps on the bell */
-    int fd;                        /* the eventfd, or -1 */
+    _Atomic uint32_t bell; /* futex of those who wait; rung under the lock */
+    uint32_t waiting;      /* who sleeps on the bell */
+    int fd;                /* the eventfd, or -1 */
 };
 
 static inline sp_root sp_root_of(const sp_set *set)

@@ -72,12 +72,12 @@ uint64_t sp_tracker_bytes(const sp_tracker *tracker); /* live in all versions; w
 bool sp_tracker_is_closed(const sp_tracker *tracker);
 
 typedef struct sp_tracker_stats {
-    sp_set_stats set;       /* of the open version: reachable nodes */
+    sp_set_stats set; /* of the open version: reachable nodes */
     const char *engine;
     uint64_t epoch, ranges;
     uint64_t live_nodes, live_bytes; /* nodes of all versions */
-    uint64_t versions;      /* linked: the newest and those held */
-    uint64_t trail;         /* elements of the logs of conversions */
+    uint64_t versions;               /* linked: the newest and those held */
+    uint64_t trail;                  /* elements of the logs of conversions */
 } sp_tracker_stats;
 
 /* Frees what garbage there is, then counts.  O(nodes), under the lock. */

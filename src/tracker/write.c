@@ -2,10 +2,12 @@
  * write.c - conversions.  Floor 4.
  *
  * Every change is decided before it is made: how many pages of the range have the other status,
- * and which.  All that can fail - room in the log of conversions, the nodes of the new state - comes
- * before the first step that cannot be taken back.  A call that changes nothing stops after the
+ * and which.  All that can fail - room in the log of conversions, the nodes of the new state -
+ * comes before the first step that cannot be taken back.  A call that changes nothing stops after the
  * count, so it neither copies a node nor moves the epoch.
  */
+#include <string.h>
+
 #include "tracker/state.h"
 
 /* The pages of [start, stop) whose status is not `shared`. */
@@ -16,7 +18,8 @@ static sp_status differing(sp_tracker *tracker, uint64_t start, uint64_t stop, b
     sp_pageset *all;
     size_t bad;
     const sp_allocator *allocator = tracker->allocator;
-    sp_status status = sp_pageset_from_ranges(allocator, tracker->set.engine, &range, 1, &all, &bad);
+    sp_status status = sp_pageset_from_ranges(allocator, tracker->set.engine, &range, 1, &all,
+                                              &bad);
     if (status)
         return status;
     status = sp_pageset_combine(allocator, shared ? SP_ANDNOT : SP_AND, sp_pageset_set(all),
@@ -25,22 +28,58 @@ static sp_status differing(sp_tracker *tracker, uint64_t start, uint64_t stop, b
     return status;
 }
 
+/* Cells of an unasked-for log that is dropped: 16,384 ranges, so that the copies which the nodes
+ * then need again are spread over as many conversions. */
+#define LONG_LOG 64
+
+/* Differing ranges up to which they are logged one by one instead of as a set. */
+#define FEW 8
+
 /* A conversion decided upon: how many pages change, and how that is logged. */
 typedef struct conversion {
     uint64_t fresh;
-    sp_cell *cell; /* the pages that change, unless they are the whole range */
+    sp_cell *cell; /* the pages that change, where they are more than few ranges */
+    uint32_t n;    /* else: these */
+    sp_range ranges[FEW + 1];
 } conversion;
+
+/* Lists the pages of [start, stop) whose status is not `shared`, if they are few ranges. */
+static bool list_few(const sp_tracker *tracker, uint64_t start, uint64_t stop, bool shared,
+                     conversion *c)
+{
+    const sp_kernels *k = tracker->epoch.open.kernels;
+    sp_cursor cursor = sp_cursor_open(&tracker->set, start, stop);
+    sp_range members[FEW];
+    uint32_t n = (uint32_t)sp_cursor_ranges(k, &cursor, members, FEW);
+    if (n == FEW)
+        return false;
+    if (!shared) {
+        memcpy(c->ranges, members, n * sizeof *members);
+        c->n = n;
+        return true;
+    }
+    for (uint32_t i = 0; i <= n; i++) {
+        sp_range gap = {i ? members[i - 1].stop : start, i < n ? members[i].start : stop};
+        if (gap.start < gap.stop)
+            c->ranges[c->n++] = gap;
+    }
+    return true;
+}
 
 /* Finds out what converting [start, stop) changes, and readies its record in `changes`. */
 static sp_status decide(sp_tracker *tracker, sp_changes *changes, uint64_t start, uint64_t stop,
                         bool shared, conversion *c)
 {
     uint64_t members = sp_set_count_range(&tracker->set, start, stop);
-    *c = (conversion){.fresh = shared ? stop - start - members : members};
+    c->fresh = shared ? stop - start - members : members;
+    c->cell = NULL;
+    c->n = 0;
     if (!c->fresh)
         return SP_OK;
     if (c->fresh == stop - start)
-        return sp_changes_reserve(changes, &tracker->keeper);
+        c->ranges[c->n++] = (sp_range){start, stop};
+    if (c->n || list_few(tracker, start, stop, shared, c))
+        return sp_changes_reserve(changes, &tracker->keeper, c->n);
     sp_pageset *pages;
     sp_status status = differing(tracker, start, stop, shared, &pages);
     if (status)
@@ -64,17 +103,29 @@ static sp_status convert(sp_tracker *tracker, sp_changes *changes, uint64_t star
     if (status) {
         if (c.cell)
             sp_cell_release(c.cell);
-    } else if (c.cell) {
-        sp_changes_add_cell(changes, c.cell);
-    } else {
-        sp_changes_add(changes, start, stop);
+        return status;
     }
-    return status;
+    if (c.cell)
+        sp_changes_add_cell(changes, c.cell);
+    for (uint32_t i = 0; i < c.n; i++)
+        sp_changes_add(changes, c.ranges[i].start, c.ranges[i].stop);
+    return SP_OK;
 }
 
 static sp_status check(const sp_tracker *tracker, uint64_t start, uint64_t npages)
 {
     return start <= tracker->bound && npages <= tracker->bound - start ? SP_OK : SP_RANGE;
+}
+
+/* Drops a long log of conversions that nobody can ask for: if no reader has ever pinned the newest
+ * version, and none holds an older one, publishing anew makes them past. */
+static void forget(sp_tracker *tracker)
+{
+    sp_epoch *epoch = &tracker->epoch;
+    if (tracker->changes.trail.count < LONG_LOG || sp_epoch_is_watched(epoch) ||
+        sp_epoch_version(epoch, epoch->newest)->prev != SP_SLOT_NONE)
+        return;
+    (void)!sp_tracker_publish(tracker); /* if memory is short, the log only grows longer */
 }
 
 sp_status sp_tracker_convert(sp_tracker *tracker, uint64_t start, uint64_t npages, bool shared,
@@ -86,6 +137,7 @@ sp_status sp_tracker_convert(sp_tracker *tracker, uint64_t start, uint64_t npage
         status = sp_tracker_enter(tracker, wait);
     if (status)
         return status;
+    forget(tracker);
     if (npages)
         status = convert(tracker, &tracker->changes, start, start + npages, shared, changed);
     if (status)
@@ -179,7 +231,8 @@ static sp_status replace(sp_tracker *tracker, const sp_pageset *target, uint64_t
     sp_set nothing = sp_set_empty(wanted->engine), copy;
     sp_pageset *pages;
     sp_cell *cell;
-    sp_status status = sp_pageset_combine(tracker->allocator, SP_XOR, &tracker->set, wanted, &pages);
+    sp_status status = sp_pageset_combine(tracker->allocator, SP_XOR, &tracker->set, wanted,
+                                          &pages);
     if (status)
         return status;
     uint64_t fresh = sp_set_count(sp_pageset_set(pages));

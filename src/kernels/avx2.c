@@ -1,0 +1,132 @@
+/*
+ * avx2.c - the kernel table for AVX2 with BMI and POPCNT (Haswell, Zen 1 and later).  Floor 1.
+ * Compiled with those flags alone; reached only through the table, after CPUID.
+ *
+ * Flat stretches are skipped 128 bytes at a test; positions come one by one from tzcnt, four of
+ * them without a branch.  pdep and pext are avoided: they are slow before Zen 3.
+ */
+#include <immintrin.h>
+
+#include "base/bits.h"
+#include "kernels/kernels.h"
+
+#define WIDTH 4 /* words a vector */
+
+static inline __m256i load(const uint64_t *words)
+{
+    return _mm256_loadu_si256((const __m256i *)words);
+}
+
+/* Words [0, 16) that are all `fill`? */
+static inline bool is_flat(const uint64_t *words, __m256i fill)
+{
+    __m256i a = _mm256_xor_si256(load(words), fill);
+    __m256i b = _mm256_xor_si256(load(words + 4), fill);
+    __m256i c = _mm256_xor_si256(load(words + 8), fill);
+    __m256i d = _mm256_xor_si256(load(words + 12), fill);
+    __m256i any = _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
+    return _mm256_testz_si256(any, any);
+}
+
+/* Appends the positions of t's set bits; up to 4 entries past the result may be written. */
+static inline size_t emit(uint64_t t, uint64_t base, uint64_t *out)
+{
+    size_t n = (size_t)_mm_popcnt_u64(t);
+    for (size_t i = 0; i < n; i += WIDTH)
+        for (unsigned j = 0; j < WIDTH; j++, t = _blsr_u64(t))
+            out[i + j] = base + _tzcnt_u64(t);
+    return n;
+}
+
+static size_t toggles(const uint64_t *words, size_t count, uint64_t base, uint64_t *carry,
+                      uint64_t *out, size_t *used, size_t room)
+{
+    size_t i = 0, n = *used;
+    uint64_t in = *carry;
+    while (i < count && room - n >= SP_TOGGLES_ROOM) {
+        if (i + 16 <= count && is_flat(words + i, _mm256_set1_epi64x(-(long long)in))) {
+            i += 16;
+            continue;
+        }
+        size_t end = sp_min(i + 16, count);
+        for (; i < end && room - n >= SP_TOGGLES_ROOM; i++) {
+            uint64_t t = words[i] ^ (words[i] << 1 | in);
+            in = words[i] >> 63;
+            if (t)
+                n += emit(t, base + i * 64, out + n);
+        }
+    }
+    *carry = in;
+    *used = n;
+    return i;
+}
+
+static uint64_t toggles_count(const uint64_t *words, size_t count, uint64_t *carry)
+{
+    uint64_t total = 0, in = *carry;
+    for (size_t i = 0; i < count; i++) {
+        total += (uint64_t)_mm_popcnt_u64(words[i] ^ (words[i] << 1 | in));
+        in = words[i] >> 63;
+    }
+    *carry = in;
+    return total;
+}
+
+static uint64_t popcount(const uint64_t *words, size_t count)
+{
+    uint64_t total = 0;
+    for (size_t i = 0; i < count; i++)
+        total += (uint64_t)_mm_popcnt_u64(words[i]);
+    return total;
+}
+
+static inline uint64_t word_op(sp_op op, uint64_t a, uint64_t b)
+{
+    switch (op) {
+    case SP_OR: return a | b;
+    case SP_AND: return a & b;
+    case SP_ANDNOT: return a & ~b;
+    case SP_XOR: break;
+    }
+    return a ^ b;
+}
+
+/* The loop of both combines; op and out are constants where it is inlined. */
+static inline __attribute__((always_inline)) uint64_t combine_as(sp_op op, const uint64_t *a,
+                                                                 const uint64_t *b, uint64_t *out,
+                                                                 size_t count)
+{
+    uint64_t total = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t x = word_op(op, a[i], b[i]);
+        if (out)
+            out[i] = x;
+        total += (uint64_t)_mm_popcnt_u64(x);
+    }
+    return total;
+}
+
+static uint64_t combine(sp_op op, const uint64_t *a, const uint64_t *b, uint64_t *out, size_t count)
+{
+    switch (op) {
+    case SP_OR: return combine_as(SP_OR, a, b, out, count);
+    case SP_AND: return combine_as(SP_AND, a, b, out, count);
+    case SP_ANDNOT: return combine_as(SP_ANDNOT, a, b, out, count);
+    case SP_XOR: break;
+    }
+    return combine_as(SP_XOR, a, b, out, count);
+}
+
+static uint64_t combine_count(sp_op op, const uint64_t *a, const uint64_t *b, size_t count)
+{
+    return combine(op, a, b, NULL, count);
+}
+
+const sp_kernels sp_kernels_avx2 = {
+    .name = "avx2",
+    .toggles = toggles,
+    .toggles_count = toggles_count,
+    .popcount = popcount,
+    .combine_count = combine_count,
+    .combine = combine,
+};

@@ -1,0 +1,203 @@
+/*
+ * avx512.c - the kernel table for AVX-512 with VBMI2 and VPOPCNTDQ (Ice Lake, Zen 4 and later).
+ * Floor 1.  Compiled with those flags alone; reached only through the table, after CPUID.
+ *
+ * toggles skips 256 bytes at a test.  A word with up to four flips, the common case of single
+ * pages, stores four positions without a branch; a denser one compresses the bytes 0..63 by the
+ * word and widens them.  The compress goes into a register, merge-masked onto zero: to memory it is
+ * microcoded on Zen 4, and zero-masked it carries a false dependency.
+ */
+#include <immintrin.h>
+
+#include "base/bits.h"
+#include "kernels/kernels.h"
+
+#define WIDTH 8 /* words a vector */
+
+static inline __m512i load(const uint64_t *words) { return _mm512_loadu_si512(words); }
+
+#define FEW 4     /* flips of a word that are written without a branch */
+#define STRIDE 32 /* words at a test: four vectors */
+
+static inline __m512i shifted(__m512i x, __m512i top, __m512i top_before)
+{
+    __m512i carry = _mm512_alignr_epi64(top, top_before, 7);
+    return _mm512_xor_si512(x, _mm512_or_si512(_mm512_slli_epi64(x, 1), carry));
+}
+
+/* Flips of eight words; `in` is the membership before them. */
+static inline __m512i flips(__m512i x, uint64_t in)
+{
+    return shifted(x, _mm512_srli_epi64(x, 63), _mm512_set1_epi64((long long)in));
+}
+
+/* The flips of 32 words, and a mask of the words that have any; 0, and nothing written, if all
+ * words are as the page before them. */
+static inline uint32_t stride_flips(const uint64_t *words, uint64_t in, uint64_t flipped[STRIDE])
+{
+    __m512i fill = _mm512_set1_epi64(-(long long)in);
+    __m512i a = load(words), b = load(words + 8), c = load(words + 16), d = load(words + 24);
+    __m512i any = _mm512_or_si512(
+        _mm512_or_si512(_mm512_xor_si512(a, fill), _mm512_xor_si512(b, fill)),
+        _mm512_or_si512(_mm512_xor_si512(c, fill), _mm512_xor_si512(d, fill)));
+    if (_mm512_test_epi64_mask(any, any) == 0)
+        return 0;
+    __m512i top_a = _mm512_srli_epi64(a, 63), top_b = _mm512_srli_epi64(b, 63);
+    __m512i top_c = _mm512_srli_epi64(c, 63), top_d = _mm512_srli_epi64(d, 63);
+    a = shifted(a, top_a, _mm512_set1_epi64((long long)in));
+    b = shifted(b, top_b, top_a);
+    c = shifted(c, top_c, top_b);
+    d = shifted(d, top_d, top_c);
+    _mm512_storeu_si512(flipped, a);
+    _mm512_storeu_si512(flipped + 8, b);
+    _mm512_storeu_si512(flipped + 16, c);
+    _mm512_storeu_si512(flipped + 24, d);
+    return (uint32_t)_mm512_test_epi64_mask(a, a) | (uint32_t)_mm512_test_epi64_mask(b, b) << 8 |
+           (uint32_t)_mm512_test_epi64_mask(c, c) << 16 |
+           (uint32_t)_mm512_test_epi64_mask(d, d) << 24;
+}
+
+/* Appends the positions of t's set bits; up to 64 entries past the result may be written. */
+static inline size_t emit(uint64_t t, uint64_t base, uint64_t *out)
+{
+    size_t n = (size_t)_mm_popcnt_u64(t);
+    if (n <= FEW) {
+        out[0] = base + _tzcnt_u64(t);
+        t = _blsr_u64(t);
+        out[1] = base + _tzcnt_u64(t);
+        t = _blsr_u64(t);
+        out[2] = base + _tzcnt_u64(t);
+        t = _blsr_u64(t);
+        out[3] = base + _tzcnt_u64(t);
+        return n;
+    }
+    static const uint8_t iota[64] = {
+        0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+        22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
+        44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
+    uint8_t places[64];
+    __m512i packed = _mm512_mask_compress_epi8(_mm512_setzero_si512(), t, _mm512_loadu_si512(iota));
+    _mm512_storeu_si512(places, packed);
+    __m512i from = _mm512_set1_epi64((long long)base);
+    for (size_t i = 0; i < n; i += WIDTH) {
+        __m512i wide = _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i *)(places + i)));
+        _mm512_storeu_si512(out + i, _mm512_add_epi64(wide, from));
+    }
+    return n;
+}
+
+static size_t toggles(const uint64_t *words, size_t count, uint64_t base, uint64_t *carry,
+                      uint64_t *out, size_t *used, size_t room)
+{
+    size_t i = 0, n = *used;
+    uint64_t in = *carry, flipped[STRIDE];
+    while (i + STRIDE <= count && room - n >= SP_TOGGLES_ROOM) {
+        uint32_t hits = stride_flips(words + i, in, flipped);
+        size_t end = i + STRIDE;
+        if (hits) {
+            for (; hits; hits &= hits - 1) {
+                size_t w = i + sp_lowest(hits);
+                if (room - n < SP_TOGGLES_ROOM) {
+                    end = w;
+                    break;
+                }
+                n += emit(flipped[w - i], base + w * 64, out + n);
+            }
+            in = words[end - 1] >> 63;
+        }
+        i = end;
+    }
+    for (; i < count && room - n >= SP_TOGGLES_ROOM; i++) {
+        uint64_t t = words[i] ^ (words[i] << 1 | in);
+        in = words[i] >> 63;
+        if (t)
+            n += emit(t, base + i * 64, out + n);
+    }
+    *carry = in;
+    *used = n;
+    return i;
+}
+
+static uint64_t toggles_count(const uint64_t *words, size_t count, uint64_t *carry)
+{
+    __m512i total = _mm512_setzero_si512();
+    uint64_t in = *carry, rest = 0;
+    size_t i = 0;
+    for (; i + WIDTH <= count; i += WIDTH) {
+        total = _mm512_add_epi64(total, _mm512_popcnt_epi64(flips(load(words + i), in)));
+        in = words[i + WIDTH - 1] >> 63;
+    }
+    for (; i < count; i++) {
+        rest += (uint64_t)_mm_popcnt_u64(words[i] ^ (words[i] << 1 | in));
+        in = words[i] >> 63;
+    }
+    *carry = in;
+    return rest + (uint64_t)_mm512_reduce_add_epi64(total);
+}
+
+static uint64_t popcount(const uint64_t *words, size_t count)
+{
+    __m512i total = _mm512_setzero_si512();
+    uint64_t rest = 0;
+    size_t i = 0;
+    for (; i + WIDTH <= count; i += WIDTH)
+        total = _mm512_add_epi64(total, _mm512_popcnt_epi64(load(words + i)));
+    for (; i < count; i++)
+        rest += (uint64_t)_mm_popcnt_u64(words[i]);
+    return rest + (uint64_t)_mm512_reduce_add_epi64(total);
+}
+
+static inline __m512i vector_op(sp_op op, __m512i a, __m512i b)
+{
+    switch (op) {
+    case SP_OR: return _mm512_or_si512(a, b);
+    case SP_AND: return _mm512_and_si512(a, b);
+    case SP_ANDNOT: return _mm512_andnot_si512(b, a);
+    case SP_XOR: break;
+    }
+    return _mm512_xor_si512(a, b);
+}
+
+/* The loop of both combines; op and out are constants where it is inlined. */
+static inline __attribute__((always_inline)) uint64_t combine_as(sp_op op, const uint64_t *a,
+                                                                 const uint64_t *b, uint64_t *out,
+                                                                 size_t count)
+{
+    __m512i total = _mm512_setzero_si512();
+    for (size_t i = 0; i < count; i += WIDTH) {
+        /* The last vector may be a part: what is beyond it is neither read nor written. */
+        size_t left = count - i;
+        __mmask8 lanes = (__mmask8)(left < WIDTH ? (1u << left) - 1 : 0xffu);
+        __m512i x = vector_op(op, _mm512_maskz_loadu_epi64(lanes, a + i),
+                              _mm512_maskz_loadu_epi64(lanes, b + i));
+        if (out)
+            _mm512_mask_storeu_epi64(out + i, lanes, x);
+        total = _mm512_add_epi64(total, _mm512_popcnt_epi64(x));
+    }
+    return (uint64_t)_mm512_reduce_add_epi64(total);
+}
+
+static uint64_t combine(sp_op op, const uint64_t *a, const uint64_t *b, uint64_t *out, size_t count)
+{
+    switch (op) {
+    case SP_OR: return combine_as(SP_OR, a, b, out, count);
+    case SP_AND: return combine_as(SP_AND, a, b, out, count);
+    case SP_ANDNOT: return combine_as(SP_ANDNOT, a, b, out, count);
+    case SP_XOR: break;
+    }
+    return combine_as(SP_XOR, a, b, out, count);
+}
+
+static uint64_t combine_count(sp_op op, const uint64_t *a, const uint64_t *b, size_t count)
+{
+    return combine(op, a, b, NULL, count);
+}
+
+const sp_kernels sp_kernels_avx512 = {
+    .name = "avx512",
+    .toggles = toggles,
+    .toggles_count = toggles_count,
+    .popcount = popcount,
+    .combine_count = combine_count,
+    .combine = combine,
+};
