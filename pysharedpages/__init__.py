@@ -8,17 +8,16 @@ those that travel as plain bytes and those that go through the platform's encryp
 from __future__ import annotations
 
 try:
-    from pysharedpages._core import PageSet, SharedPages, Snapshot, kernels
-except ModuleNotFoundError as error:
-    if error.name != "pysharedpages._core":
+    from pysharedpages._core import PageSet, SharedPages, Snapshot, Transfer, kernels
+except ModuleNotFoundError as _missing:
+    if _missing.name != "pysharedpages._core":
         raise
     raise ImportError(
         "pysharedpages is imported from its source tree, which is not compiled: install it"
         " (`make test` does), and run python from elsewhere or with -P"
-    ) from error
+    ) from _missing
 
 from pysharedpages._buffers import EVENT_DTYPE, RING_DTYPE
-from pysharedpages._views import Transfer
 from pysharedpages.dirty import DirtyLog, GuestMemory, Harvest
 from pysharedpages.errors import (
     ClosedError,

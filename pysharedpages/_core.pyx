@@ -4,8 +4,8 @@ Each method converts its arguments, lets go of the GIL where the call can be lon
 function, checks its status, and wraps the result. No algorithm lives here.
 
 Threads. A set's nodes are held by a `Pin`, which a method takes a reference to before it starts:
-closing a snapshot in one thread does not pull them from under a call in another. A tracker's lock is
-tried with the GIL held; only if it is taken does the call let go of the GIL to wait for it.
+closing a snapshot in one thread does not pull them from under a call in another. A tracker's lock
+is tried with the GIL held; only if it is taken does the call let go of the GIL to wait for it.
 """
 
 import os as _os
@@ -14,7 +14,6 @@ import time as _time
 import numpy as _np
 
 from pysharedpages import _buffers, _fork, _views, units as _units
-from pysharedpages._views import Transfer
 from pysharedpages.errors import ClosedError, FormatError, RangeError, SharedPagesError
 from pysharedpages.errors import SnapshotLimitError
 
@@ -111,6 +110,9 @@ cdef class Pin:
     cdef sp_snapshot snapshot
     cdef sp_set set
 
+    def __cinit__(self):
+        self.set.engine = &sp_engine_roaring
+
     def __dealloc__(self):
         sp_pageset_release(self.pages)
         if self.snapshot.tracker != NULL:
@@ -155,7 +157,6 @@ cdef class PageSet:
 
     def __cinit__(self):
         self.pin = Pin.__new__(Pin)
-        self.pin.set.engine = &sp_engine_roaring
 
     cdef Pin held(self):
         cdef Pin pin = self.pin
@@ -172,7 +173,9 @@ cdef class PageSet:
         cdef sp_pageset *pages
         cdef sp_status status
         with nogil:
-            status = sp_pageset_from_ranges(NULL, &sp_engine_roaring, <const sp_range *>data.view.buf, n, &pages, &bad)
+            status = sp_pageset_from_ranges(
+                NULL, &sp_engine_roaring, <const sp_range *>data.view.buf, n, &pages, &bad
+            )
         if status:
             check(status, bad_range(table, bad))
         return adopt(pages)
@@ -186,7 +189,9 @@ cdef class PageSet:
         cdef sp_pageset *pages
         cdef sp_status status
         with nogil:
-            status = sp_pageset_from_pages(NULL, &sp_engine_roaring, <const uint64_t *>data.view.buf, n, &pages, &bad)
+            status = sp_pageset_from_pages(
+                NULL, &sp_engine_roaring, <const uint64_t *>data.view.buf, n, &pages, &bad
+            )
         if status:
             check(status, bad_page(table, bad))
         return adopt(pages)
@@ -209,7 +214,9 @@ cdef class PageSet:
         if count > LIMIT - start:
             raise RangeError(f"{count} pages from gfn {start} go beyond {LIMIT}")
         with nogil:
-            status = sp_pageset_from_bitmap(NULL, &sp_engine_roaring, data.view.buf, start, count, &pages)
+            status = sp_pageset_from_bitmap(
+                NULL, &sp_engine_roaring, data.view.buf, start, count, &pages
+            )
         check(status, None)
         return adopt(pages)
 
@@ -233,7 +240,9 @@ cdef class PageSet:
         if n and table.max() >= LIMIT:
             raise RangeError(bad_page(table, int((table >= LIMIT).argmax())))
         with nogil:
-            sp_set_contains_many(&pin.set, <const uint64_t *>data.view.buf, n, <uint8_t *>out.view.buf)
+            sp_set_contains_many(
+                &pin.set, <const uint64_t *>data.view.buf, n, <uint8_t *>out.view.buf
+            )
         return found
 
     def count(self, start=None, stop=None):
@@ -455,7 +464,7 @@ cdef class PageSet:
         return _views.shown(type(self).__name__, len(self), self.nranges, self.iter_ranges(8))
 
 
-def iter_ranges_of(Pin pin, size_t room):
+def iter_ranges_of(Pin pin not None, size_t room):
     cdef sp_cursor cursor = sp_cursor_open(&pin.set, 0, LIMIT)
     cdef Lease out
     cdef size_t n = room
@@ -489,6 +498,27 @@ cdef dict stats_dict(sp_set_stats *stats, ranges):
 
 
 @cython.final
+cdef class Transfer:
+    """What one pass sends: the result of `Snapshot.merge`. Immutable but for the arrays' content.
+
+    `shared` travels as plain bytes, `private` through the platform's encrypting path: (n, 2) arrays
+    of uint64, half-open ranges of gfns, sorted, disjoint and coalesced, the caller's own.
+    `converted` is what is sent because it was converted, dirty or not; `epoch` is the snapshot's.
+    """
+    cdef readonly object shared, private
+    cdef readonly uint64_t shared_pages, private_pages
+    cdef readonly PageSet converted
+    cdef readonly uint64_t epoch
+
+    def __init__(self):
+        raise TypeError("transfers are made by Snapshot.merge()")
+
+    def __repr__(self):
+        return (f"<Transfer of {self.shared_pages} shared and {self.private_pages} private pages,"
+                f" epoch {self.epoch}>")
+
+
+@cython.final
 @cython.freelist(64)
 cdef class Snapshot(PageSet):
     """The PageSet that a SharedPages was at one epoch.
@@ -500,18 +530,24 @@ cdef class Snapshot(PageSet):
     def __init__(self):
         raise TypeError("snapshots are made by SharedPages.snapshot()")
 
+    cdef Pin version(self):
+        cdef Pin pin = self.held()
+        if pin.snapshot.tracker == NULL:
+            raise ClosedError("the snapshot is of no tracker")
+        return pin
+
     @property
     def epoch(self):
         """The number of committed changes at that instant."""
-        return sp_snapshot_epoch(&self.held().snapshot)
+        return sp_snapshot_epoch(&self.version().snapshot)
 
     def converted_since(self, Snapshot older not None):
-        """Every page converted after `older` and up to this snapshot, flips there and back included.
+        """Every page converted after `older` and up to this snapshot, flips and back included.
 
         `older` is of the same tracker and not newer, else ValueError. Proportional to what was
         converted.
         """
-        cdef Pin a = self.held(), b = older.held()
+        cdef Pin a = self.version(), b = older.version()
         cdef sp_pageset *pages
         cdef sp_status status
         with nogil:
@@ -539,10 +575,6 @@ cdef class Snapshot(PageSet):
             raise RangeError("a batch of 0 ranges: the least is 1")
         return merged_of(Plan(self, dirty, since, memory), room)
 
-    def get_list(self):
-        """The shared ranges: `ranges()` under the name of the ioctl that never was."""
-        return self.ranges()
-
     def close(self):
         """Releases the version. Closing twice is nothing."""
         self.pin = None
@@ -568,13 +600,14 @@ cdef class Plan:
         cdef sp_status status
         cdef sp_harvest *harvest = NULL
         cdef PageSet extra = PageSet()
-        self.pin = snapshot.held()
+        self.pin = snapshot.version()
         self.epoch = snapshot.epoch
         self.converted = PageSet() if since is None else snapshot.converted_since(since)
         if isinstance(dirty, PageSet):
             extra = dirty
         elif hasattr(dirty, "_taken"):
             self.taken = dirty._taken()
+            self.taken.has_pages()
             harvest = self.taken.harvest
             memory = dirty.memory if memory is None else memory
         else:
@@ -601,24 +634,31 @@ cdef class Plan:
         check(status, None)
         return self.transfer(shared.array(), private.array(), shared.list.pages, private.list.pages)
 
-    cdef transfer(self, shared, private, shared_pages, private_pages):
-        return Transfer(shared, private, shared_pages, private_pages, self.converted, self.epoch)
+    cdef Transfer transfer(self, shared, private, uint64_t shared_pages, uint64_t private_pages):
+        cdef Transfer made = Transfer.__new__(Transfer)
+        made.shared, made.private = shared, private
+        made.shared_pages, made.private_pages = shared_pages, private_pages
+        made.converted, made.epoch = self.converted, self.epoch
+        return made
 
 
-def merged_of(Plan plan, size_t room):
+def merged_of(Plan plan not None, size_t room):
     cdef sp_list shared, private
     cdef Lease to_shared, to_private
     cdef bint over = False
     while not over:
         tables = [_np.empty((room, 2), _np.uint64) for _ in range(2)]
         to_shared, to_private = Lease(tables[0], True), Lease(tables[1], True)
-        shared.ranges, private.ranges = <sp_range *>to_shared.view.buf, <sp_range *>to_private.view.buf
+        shared.ranges = <sp_range *>to_shared.view.buf
+        private.ranges = <sp_range *>to_private.view.buf
         shared.n = private.n = shared.pages = private.pages = 0
         shared.room = private.room = room
         with nogil:
             over = sp_merge_next(plan.merge, &shared, &private)
         if shared.n or private.n:
-            yield plan.transfer(tables[0][: shared.n], tables[1][: private.n], shared.pages, private.pages)
+            yield plan.transfer(
+                tables[0][: shared.n], tables[1][: private.n], shared.pages, private.pages
+            )
 
 
 @cython.final
@@ -755,7 +795,9 @@ cdef class SharedPages:
         cdef uint64_t changed
         cdef sp_status status
         with nogil:
-            status = sp_tracker_apply(self.tracker, <const sp_event *>data.view.buf, n, &changed, &bad)
+            status = sp_tracker_apply(
+                self.tracker, <const sp_event *>data.view.buf, n, &changed, &bad
+            )
         if status == SP_INVALID:
             raise RangeError(f"event {bad} has shared {int(table['shared'][bad])}: 0 or 1")
         if status:
@@ -770,7 +812,9 @@ cdef class SharedPages:
         cdef uint64_t changed, bound = sp_tracker_bound(self.tracker)
         cdef sp_status status
         with nogil:
-            status = sp_tracker_set_list(self.tracker, <const sp_range *>data.view.buf, n, &changed, &bad)
+            status = sp_tracker_set_list(
+                self.tracker, <const sp_range *>data.view.buf, n, &changed, &bad
+            )
         if status == SP_RANGE and bad == n:
             bad = int(table[:, 1].argmax())
             start, stop = table[bad].tolist()
@@ -844,7 +888,7 @@ cdef class SharedPages:
     def fileno(self):
         """An eventfd that is readable after a change; the same at every call, closed by close().
 
-        Reading eight bytes from it clears it. Until it is first asked for it costs a writer nothing.
+        Reading eight bytes from it clears it. Until first asked for it costs a writer nothing.
         """
         cdef int fd = -1
         cdef sp_status status = sp_tracker_fd(self.tracker, &fd)
@@ -926,11 +970,16 @@ cdef class Memory:
     cdef sp_memory *memory
 
     def __cinit__(self, slots):
-        cdef object table = _np.array(slots, dtype=[("gfn", "<u8"), ("npages", "<u8"), ("id", "<u4"), ("_", "<u4")])
+        cdef object table = _np.array(
+            slots, dtype=[("gfn", "<u8"), ("npages", "<u8"), ("id", "<u4"), ("_", "<u4")]
+        )
         cdef Lease data = Lease(table)
         cdef size_t bad = 0, other = 0
         cdef sp_status status
-        status = sp_memory_new(NULL, &sp_engine_roaring, <const sp_memslot *>data.view.buf, len(table), &self.memory, &bad, &other)
+        status = sp_memory_new(
+            NULL, &sp_engine_roaring, <const sp_memslot *>data.view.buf, len(table),
+            &self.memory, &bad, &other,
+        )
         if status == SP_RANGE or status == SP_INVALID:
             raise IndexError(bad, other)
         check(status, None)
@@ -941,7 +990,13 @@ cdef class Memory:
     def __len__(self):
         return sp_memory_count(self.memory)
 
+    cdef int has(self, size_t index) except -1:
+        if index >= sp_memory_count(self.memory):
+            raise IndexError(f"slot at {index} of {len(self)}")
+        return 0
+
     def at(self, size_t index):
+        self.has(index)
         cdef const sp_memslot *slot = sp_memory_at(self.memory, index)
         return slot.id, slot.gfn, slot.npages
 
@@ -964,9 +1019,15 @@ cdef class Taken:
     """A harvest's pages."""
     cdef sp_harvest *harvest
 
+    cdef int has_pages(self) except -1:
+        if self.harvest == NULL:
+            raise ClosedError("nothing was taken")
+        return 0
+
     def count(self):
         cdef uint64_t pages = 0
         cdef sp_status status
+        self.has_pages()
         with nogil:
             status = sp_merge_count(NULL, self.harvest, &pages)
         check(status, None)
@@ -987,6 +1048,8 @@ cdef class Loan:
             sp_loan_end(self.bits)
 
     def __getbuffer__(self, Py_buffer *view, int flags):
+        if self.bits == NULL:
+            raise BufferError("nothing is lent")
         PyBuffer_FillInfo(view, self, sp_loan_words(self.bits), self.nbytes, 0, flags)
 
 
@@ -1015,6 +1078,7 @@ cdef class Log:
     def add_bitmap(self, size_t index, bits, uint64_t first_page, uint64_t npages):
         cdef Lease data = Lease(bits)
         cdef sp_status status
+        self.memory.has(index)
         with nogil:
             status = sp_log_add_bitmap(self.log, index, data.view.buf, first_page, npages)
         check(status, None)
@@ -1022,6 +1086,7 @@ cdef class Log:
     def lend(self, size_t index):
         cdef Loan loan = Loan.__new__(Loan)
         cdef sp_status status
+        self.memory.has(index)
         with nogil:
             status = sp_log_lend(self.log, index, &loan.bits)
         check(status, None)
@@ -1067,6 +1132,7 @@ cdef class Log:
 
     def give_back(self, Taken taken not None):
         """Puts pages back; others may go on reading `taken`."""
+        taken.has_pages()
         sp_log_give_back(self.log, sp_harvest_retain(taken.harvest))
 
 

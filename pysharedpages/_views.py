@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from pysharedpages._core import PageSet
-
-__all__ = ["Transfer", "gaps", "pages", "pages_reversed", "shown"]
+__all__ = ["gaps", "pages", "pages_reversed", "shown"]
 
 _SHOWN_RANGES = 4
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Transfer:
-    """What one pass sends: the result of `Snapshot.merge`.
-
-    `shared` travels as plain bytes, `private` through the platform's encrypting path. Both are
-    (n, 2) arrays of uint64, half-open ranges of gfns, sorted, disjoint and coalesced. Immutable but
-    for the arrays, which are the caller's own.
-    """
-
-    shared: NDArray[np.uint64]
-    private: NDArray[np.uint64]
-    shared_pages: int
-    private_pages: int
-    converted: PageSet
-    """The pages that are sent because they were converted, dirty or not."""
-    epoch: int
-    """The epoch of the snapshot that decided."""
 
 
 def gaps(ranges: NDArray[np.uint64], start: int, stop: int) -> NDArray[np.uint64]:

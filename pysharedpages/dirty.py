@@ -1,4 +1,4 @@
-"""Dirty logs: a guest's memory slots, the pages its sources report, and what a pass takes of them."""
+"""Dirty logs: a guest's memory slots, the pages its sources report, what a pass takes of them."""
 
 from __future__ import annotations
 
@@ -140,8 +140,9 @@ class DirtyLog:
     ) -> None:
         """Adds the set bits of a bitmap as KVM_GET_DIRTY_LOG gives it.
 
-        Little-endian; bit 0 is page `first_page` of the slot; it must reach the slot's end, and bits
-        past that are ignored. `source` names who reports, for `sources()`. One pass, and a copy.
+        Little-endian; bit 0 is page `first_page` of the slot; it must reach the slot's end, and
+        bits past that are ignored. `source` names who reports, for `sources()`. One pass, and a
+        copy.
         Source: Documentation/virt/kvm/api.rst, 4.8.
         """
         index = self._memory._index(slot)
@@ -161,8 +162,8 @@ class DirtyLog:
     def bitmap_buffer(self, slot: int) -> Loan:
         """Lends a bitmap of the log's own, all zero, for a source to fill in place.
 
-        A writable buffer of ceil(npages / 64) * 8 bytes. What it holds when the log is taken from is
-        dirty; fill it before. No copy is made.
+        A writable buffer of ceil(npages / 64) * 8 bytes. What it holds when the log is taken from
+        is dirty; fill it before. No copy is made.
         """
         return self._log.lend(self._memory._index(slot))
 
@@ -209,8 +210,8 @@ class Harvest:
     """The dirty pages of one pass.
 
     `commit` drops them once they have arrived, `abort` puts them back into their log; as a context
-    manager it commits, or aborts on an exception. Immutable until then, safe in any thread. `len` is
-    the number of pages, counted by a pass over them.
+    manager it commits, or aborts on an exception; one that is forgotten aborts. Immutable until then, safe in any thread. `len`
+    is the number of pages, counted by a pass over them.
     """
 
     __slots__ = ("_log", "_pages")
@@ -226,6 +227,11 @@ class Harvest:
 
     def __len__(self) -> int:
         return self._taken().count()
+
+    def __del__(self) -> None:
+        # A pass that forgot its harvest has not sent it.
+        if getattr(self, "_pages", None) is not None:
+            self.abort()
 
     def commit(self) -> None:
         """Drops the pages. ClosedError if the harvest was already ended."""
@@ -263,4 +269,3 @@ class Harvest:
 
     def __repr__(self) -> str:
         return "<Harvest, ended>" if self._pages is None else f"<Harvest of {len(self)} pages>"
-

@@ -1,7 +1,7 @@
 """The errors of the library.
 
-`TypeError` and `MemoryError` are raised as themselves. A message carries the offending value and the
-bound it broke; whatever was called is then as it was before.
+`TypeError` and `MemoryError` are raised as themselves. A message carries the offending value and
+the bound it broke; whatever was called is then as it was before.
 """
 
 from __future__ import annotations

@@ -16,8 +16,11 @@ import hypothesis
 import numpy as np
 import pytest
 
-# --import-mode=importlib leaves sys.path alone: the oracle is found from here.
-sys.path.insert(0, str(Path(__file__).parent))
+# --import-mode=importlib leaves sys.path alone: the oracle is found from here, and the source tree,
+# whose package is not compiled, must not be found although `python -m pytest` puts it there.
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != HERE.parent]
+sys.path.insert(0, str(HERE))
 
 from pysharedpages import SharedPages
 
@@ -32,6 +35,7 @@ hypothesis.settings.register_profile(
     deadline=None,
     database=None,
     print_blob=True,
+    report_multiple_bugs=False,
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 hypothesis.settings.load_profile("pysharedpages")

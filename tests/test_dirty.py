@@ -167,7 +167,7 @@ def test_all_sources_are_united(log: DirtyLog, look: Look) -> None:
 
 
 def test_bitmap_buffer(log: DirtyLog, look: Look) -> None:
-    lent = np.frombuffer(log.bitmap_buffer(0), dtype=np.uint8)
+    lent = np.frombuffer(memoryview(log.bitmap_buffer(0)), dtype=np.uint8)
     assert lent.tobytes() == bytes(32)
     lent[:] = bitmap(200, [0, 199])
     lent[31] = 0xFF
@@ -175,17 +175,17 @@ def test_bitmap_buffer(log: DirtyLog, look: Look) -> None:
 
 
 def test_a_second_bitmap_buffer_keeps_the_first(log: DirtyLog, look: Look) -> None:
-    np.frombuffer(log.bitmap_buffer(0), dtype=np.uint8)[:] = bitmap(200, [3])
+    np.frombuffer(memoryview(log.bitmap_buffer(0)), dtype=np.uint8)[:] = bitmap(200, [3])
     log.add_pages(gfns(150))
-    np.frombuffer(log.bitmap_buffer(0), dtype=np.uint8)[:] = bitmap(200, [5])
-    np.frombuffer(log.bitmap_buffer(1), dtype=np.uint8)[:] = bitmap(64, [5])
+    np.frombuffer(memoryview(log.bitmap_buffer(0)), dtype=np.uint8)[:] = bitmap(200, [5])
+    np.frombuffer(memoryview(log.bitmap_buffer(1)), dtype=np.uint8)[:] = bitmap(64, [5])
     assert look(log.take()) == [(103, 104), (105, 106), (150, 151), (1005, 1006)]
 
 
 def test_a_bitmap_buffer_after_take_is_clear(log: DirtyLog, look: Look) -> None:
-    np.frombuffer(log.bitmap_buffer(0), dtype=np.uint8)[:] = bitmap(200, [3])
+    np.frombuffer(memoryview(log.bitmap_buffer(0)), dtype=np.uint8)[:] = bitmap(200, [3])
     log.take().commit()
-    assert np.frombuffer(log.bitmap_buffer(0), dtype=np.uint8).tobytes() == bytes(32)
+    assert np.frombuffer(memoryview(log.bitmap_buffer(0)), dtype=np.uint8).tobytes() == bytes(32)
     assert look(log.take()) == []
 
 

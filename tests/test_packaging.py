@@ -349,6 +349,8 @@ def test_the_stub_declares_what_the_extension_has() -> None:
     assert stub_names(stub.body) == set(own)
     classes = {node.name: node for node in stub.body if isinstance(node, ast.ClassDef)}
     for name, node in classes.items():
+        if name.startswith("_"):
+            continue
         members = {member for member in vars(own[name]) if not member.startswith("_")}
         assert stub_names(node.body) == members, name
 

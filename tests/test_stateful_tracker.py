@@ -191,7 +191,7 @@ class Trackers(RuleBasedStateMachine):
 
     @rule(slot=st.sampled_from(sorted(MEMORY.slots)), offsets=OFFSETS)
     def dirty_in_place(self, slot: int, offsets: list[int]) -> None:
-        buffer = np.frombuffer(self.log.bitmap_buffer(slot), dtype=np.uint8)
+        buffer = np.frombuffer(memoryview(self.log.bitmap_buffer(slot)), dtype=np.uint8)
         buffer[:] = bitmap(MEMORY.slots[slot][1], offsets)
         self.reported(slot, offsets)
 
@@ -267,7 +267,6 @@ class Trackers(RuleBasedStateMachine):
         assert canonical(self.pages.get_list()) == self.model.shared
 
     def teardown(self) -> None:
-        assert canonical(self.pages.get_list()) == self.model.shared
         self.pages.close()
 
 

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from pysharedpages.errors import FormatError, RangeError
 
+from pysharedpages.errors import FormatError, RangeError
 from pysharedpages.units import format_bytes, parse_bytes, parse_pages
 
 

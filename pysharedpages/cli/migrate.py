@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from pysharedpages.errors import RangeError, SharedPagesError
-
 from pysharedpages.cli.exits import CannotRunError, Exit, UsageError
+from pysharedpages.errors import RangeError, SharedPagesError
 from pysharedpages.softguest.scenario import ENGINES, LIST_THEN_DIRTY, ORDERS, SOURCES, Scenario
 from pysharedpages.softguest.space import PAGE_SIZE, UnsupportedHostError
 from pysharedpages.softguest.workload import WORKLOADS

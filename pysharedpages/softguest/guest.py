@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pysharedpages import SharedPages
+from pysharedpages._core import SharedPages
 from pysharedpages.softguest.cipher import PageCipher
 from pysharedpages.softguest.layout import Layout
 from pysharedpages.softguest.space import PAGE_SIZE, AddressSpace

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pysharedpages import SharedPages, Transfer
+from pysharedpages._core import SharedPages, Transfer
 from pysharedpages.softguest.cipher import PageCipher
 from pysharedpages.softguest.space import AddressSpace
 

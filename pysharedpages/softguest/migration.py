@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from pysharedpages._core import SharedPages
+from pysharedpages.dirty import DirtyLog, GuestMemory
 from pysharedpages.errors import SharedPagesError
-
-from pysharedpages import DirtyLog, GuestMemory, SharedPages
 from pysharedpages.softguest.cipher import PageCipher
 from pysharedpages.softguest.comparison import Comparison, View, compare
 from pysharedpages.softguest.guest import Guest

@@ -15,7 +15,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pysharedpages import DirtyLog, Harvest, SharedPages, Snapshot, Transfer
+from pysharedpages._core import SharedPages, Snapshot, Transfer
+from pysharedpages.dirty import DirtyLog, Harvest
 from pysharedpages.softguest.host import Link
 from pysharedpages.softguest.scenario import LIST_THEN_DIRTY
 
@@ -94,7 +95,7 @@ class Rounds:
     def final(self, stop: Callable[[], None]) -> Round:
         """The last round, for which `stop` stops the guest; then the list goes over too."""
         last = self._round(stop)
-        self._link.send_list(self._previous.get_list())
+        self._link.send_list(self._previous.ranges())
         return last
 
     def _dirty_then_list(self, stop: Callable[[], None] | None) -> Round:
@@ -107,7 +108,7 @@ class Rounds:
             snapshot, snapshot_us = _timed(self._pages.snapshot)
             since = self._previous
             transfer, merge_us = _timed(lambda: snapshot.merge(harvest, since=since))
-            dirty = _pages(snapshot.merge(harvest))
+            dirty = len(harvest)
             self._send(transfer, stop is not None)
         converted = len(transfer.converted)
         self._succeed(snapshot)

@@ -10,7 +10,6 @@ import mmap
 from typing import Final
 
 from pysharedpages.errors import SharedPagesError
-
 from pysharedpages.units import format_bytes
 
 __all__ = ["PAGE_SIZE", "AddressSpace", "UnsupportedHostError"]

@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from pysharedpages import DirtyLog
+from pysharedpages.dirty import DirtyLog
 
 __all__ = ["WriteLog"]
 

@@ -55,11 +55,18 @@ SCAN_REGIONS: Final = 16 * CALL_REGIONS
 class UffdioApi(ctypes.Structure):
     """`struct uffdio_api`, 24 bytes."""
 
+    api: int
+    features: int
+    ioctls: int
+
     _fields_ = [(name, ctypes.c_uint64) for name in ("api", "features", "ioctls")]
 
 
 class UffdioRange(ctypes.Structure):
     """`struct uffdio_range`, 16 bytes."""
+
+    start: int
+    len: int
 
     _fields_ = [(name, ctypes.c_uint64) for name in ("start", "len")]
 
@@ -67,11 +74,29 @@ class UffdioRange(ctypes.Structure):
 class UffdioRegister(ctypes.Structure):
     """`struct uffdio_register`, 32 bytes."""
 
+    start: int
+    len: int
+    mode: int
+    ioctls: int
+
     _fields_ = [(name, ctypes.c_uint64) for name in ("start", "len", "mode", "ioctls")]
 
 
 class PmScanArg(ctypes.Structure):
     """`struct pm_scan_arg`, 96 bytes; `vec` points to `struct page_region`, three u64 each."""
+
+    size: int
+    flags: int
+    start: int
+    end: int
+    walk_end: int
+    vec: int
+    vec_len: int
+    max_pages: int
+    category_inverted: int
+    category_mask: int
+    category_anyof_mask: int
+    return_mask: int
 
     _fields_ = [
         (name, ctypes.c_uint64)
