@@ -210,8 +210,8 @@ class Harvest:
     """The dirty pages of one pass.
 
     `commit` drops them once they have arrived, `abort` puts them back into their log; as a context
-    manager it commits, or aborts on an exception; one that is forgotten aborts. Immutable until then, safe in any thread. `len`
-    is the number of pages, counted by a pass over them.
+    manager it commits, or aborts on an exception; one that is forgotten aborts. Immutable until
+    then, safe in any thread. `len` is the number of pages, counted by a pass over them.
     """
 
     __slots__ = ("_log", "_pages")

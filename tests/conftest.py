@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != HERE.parent]
 sys.path.insert(0, str(HERE))
 
-from pysharedpages import SharedPages
+from pysharedpages import SharedPages  # noqa: E402
 
 ENGINES = ["roaring", "auto"]
 SEED = int(os.environ.get("SP_TEST_SEED", "1"))

@@ -1,9 +1,10 @@
 /*
  * mem.c - the allocation hook and its counters.  Floor 0.
  *
- * Large blocks - a slot's dirty bitmap, a long list of ranges - are mappings of their own, aligned and
- * advised for huge pages: filling one from 4 KiB pages spends more time in faults than in the
- * work (measured: 60 % of a merge with 2.6 million ranges out).  They grow by moving page tables.
+ * Large blocks - a slot's dirty bitmap, a long list of ranges - are mappings of their own, aligned
+ * and advised for huge pages: filling one from 4 KiB pages spends more time in faults than in the
+ * work (measured: 60 % of a merge with 2.6 million ranges out).  They grow by moving page
+ * tables.
  */
 #define _GNU_SOURCE
 #include "base/mem.h"

@@ -3,11 +3,12 @@
  *
  * Two stages.  The first yields the toggles of what is to be sent, in batches that stay in the
  * nearest cache: words of a dirty bitmap go to the kernel as they are; where the extra set has
- * pages, a copy of the words with those pages added does.  The second cuts these ranges at the toggles of
- * the shared set, which it reads through a cursor that jumps over what no dirty range touches.
+ * pages, a copy of the words with those pages added does.  The second cuts these ranges at the
+ * toggles of the shared set, which it reads through a cursor that jumps over what no dirty range
+ * touches.
  *
- * Bitmaps of slots that overlap an earlier one (two address spaces with the same gfns) become part of
- * the extra set at the start: the first stage sees each gfn once.
+ * Bitmaps of slots that overlap an earlier one (two address spaces with the same gfns) become part
+ * of the extra set at the start: the first stage sees each gfn once.
  */
 #include "dirty/merge.h"
 

@@ -2,7 +2,8 @@
  * snapshot.c - versions of a tracker as readers see them.  Floor 4.
  *
  * snapshot() is linearizable: it reads done_seq, pins the newest version, and returns it if it
- * holds every change counted then.  Otherwise it publishes the open version under the lock and pins that.
+ * holds every change counted then.  Otherwise it publishes the open version under the lock and
+ * pins that.
  */
 #include "tracker/state.h"
 
