@@ -20,7 +20,13 @@ from pysharedpages.errors import SnapshotLimitError
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo
 from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
+from cpython.long cimport PyLong_CheckExact
+from cpython.ref cimport PyObject
+
+cdef extern from "Python.h":
+    # Declared without its error return, which index_of looks at itself.
+    uint64_t PyLong_AsUnsignedLongLong(PyObject *number)
 
 cdef uint64_t LIMIT = SP_GFN_LIMIT
 
@@ -57,13 +63,14 @@ cdef uint64_t bounded(object value, uint64_t most, str name) except? 0xdead:
     return number
 
 
-cdef uint64_t index_of(object value) except? 0xdead:
+cdef inline uint64_t index_of(object value) except? 0xdead:
     """An integer that fits 64 bits, the fast way; what is out of bounds is found out later."""
-    if type(value) is int:
-        try:
-            return value
-        except OverflowError:
-            pass
+    cdef uint64_t number
+    if PyLong_CheckExact(value):
+        number = PyLong_AsUnsignedLongLong(<PyObject *>value)
+        if number != <uint64_t>-1:
+            return number
+        PyErr_Clear()
     return bounded(value, <uint64_t>-1, "a gfn or count")
 
 

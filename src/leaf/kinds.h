@@ -123,7 +123,8 @@ typedef struct sp_splice {
     int32_t delta; /* pages gained */
 } sp_splice;
 
-sp_splice sp_runs_splice(const sp_run *runs, uint32_t n, uint32_t first, uint32_t last, bool value);
+void sp_runs_splice(const sp_run *runs, uint32_t n, uint32_t first, uint32_t last, bool value,
+                    sp_splice *out);
 
 /* Carries a splice out; runs has room for the result.  Returns the new length. */
 uint32_t sp_runs_apply(sp_run *runs, uint32_t n, const sp_splice *splice);
@@ -165,6 +166,9 @@ SP_MUST_CHECK sp_status sp_bitmap_from_words(sp_edit *edit, const uint64_t words
 SP_MUST_CHECK sp_status sp_small_prepare(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last,
                                          bool value);
 int32_t sp_small_commit(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value);
+/* Tries to change *leaf where it stands: in the ref, or in a list of ours that has room. */
+bool sp_small_try(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value,
+                  int32_t *delta);
 SP_MUST_CHECK sp_status sp_bitmap_prepare(sp_edit *edit, sp_ref *leaf, uint32_t first,
                                           uint32_t last, bool value);
 int32_t sp_bitmap_commit(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value);

@@ -78,6 +78,11 @@ SP_MUST_CHECK sp_status sp_leaf_prepare(sp_edit *edit, sp_ref *leaf, uint32_t fi
  * May hold the result in another kind; retires what it drops. */
 int32_t sp_leaf_commit(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value);
 
+/* Both at once, for a caller with one leaf to change; *delta is what commit returns.  SP_NOMEM: the
+ * same pages, and a node that is ours may be larger than they need. */
+SP_MUST_CHECK sp_status sp_leaf_assign(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last,
+                                       bool value, int32_t *delta);
+
 /* Undoes what a prepare without a commit left: a larger node than the pages need.  For a leaf that
  * is ours. */
 void sp_leaf_settle(sp_edit *edit, sp_ref *leaf);

@@ -108,6 +108,17 @@ int32_t sp_leaf_commit(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t las
     return sp_small_commit(edit, leaf, first, last, value);
 }
 
+sp_status sp_leaf_assign(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value,
+                         int32_t *delta)
+{
+    if (sp_leaf_shape(*leaf) != SP_BITMAP && sp_small_try(edit, leaf, first, last, value, delta))
+        return SP_OK;
+    sp_status status = sp_leaf_prepare(edit, leaf, first, last, value);
+    if (!status)
+        *delta = sp_leaf_commit(edit, leaf, first, last, value);
+    return status;
+}
+
 void sp_leaf_settle(sp_edit *edit, sp_ref *leaf)
 {
     if (!sp_ref_is_node(*leaf) || !sp_edit_owns(edit, sp_ref_node(*leaf)))

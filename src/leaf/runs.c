@@ -32,35 +32,45 @@ uint32_t sp_values_find(const uint16_t *values, uint32_t n, uint32_t page)
     return low;
 }
 
-sp_splice sp_runs_splice(const sp_run *runs, uint32_t n, uint32_t first, uint32_t last, bool value)
+void sp_runs_splice(const sp_run *runs, uint32_t n, uint32_t first, uint32_t last, bool value,
+                    sp_splice *out)
 {
-    sp_splice s = {0};
     /* Setting joins the neighbours that touch [first, last]; clearing leaves them alone. */
-    uint32_t reach = value ? 1 : 0;
-    s.i = sp_runs_find(runs, n, first >= reach ? first - reach : 0);
-    for (s.j = s.i; s.j < n && runs[s.j].first <= last + reach; s.j++)
-        s.delta -= (int32_t)sp_run_pages(runs[s.j]);
-    bool any = s.j > s.i;
+    uint32_t reach = value ? 1 : 0, puts = 0;
+    uint32_t i = sp_runs_find(runs, n, first >= reach ? first - reach : 0), j = i;
+    int32_t delta = 0;
+    for (; j < n && runs[j].first <= last + reach; j++)
+        delta -= (int32_t)sp_run_pages(runs[j]);
+    bool any = j > i;
     if (value) {
-        uint32_t left = any ? (uint32_t)sp_min(first, runs[s.i].first) : first;
-        uint32_t right = any ? (uint32_t)sp_max(last, runs[s.j - 1].last) : last;
-        s.put[s.puts++] = (sp_run){(uint16_t)left, (uint16_t)right};
+        uint32_t left = any ? (uint32_t)sp_min(first, runs[i].first) : first;
+        uint32_t right = any ? (uint32_t)sp_max(last, runs[j - 1].last) : last;
+        out->put[puts++] = (sp_run){(uint16_t)left, (uint16_t)right};
+        delta += (int32_t)(right - left + 1);
     } else if (any) {
-        if (runs[s.i].first < first)
-            s.put[s.puts++] = (sp_run){runs[s.i].first, (uint16_t)(first - 1)};
-        if (runs[s.j - 1].last > last)
-            s.put[s.puts++] = (sp_run){(uint16_t)(last + 1), runs[s.j - 1].last};
+        if (runs[i].first < first) {
+            out->put[puts++] = (sp_run){runs[i].first, (uint16_t)(first - 1)};
+            delta += (int32_t)(first - runs[i].first);
+        }
+        if (runs[j - 1].last > last) {
+            out->put[puts++] = (sp_run){(uint16_t)(last + 1), runs[j - 1].last};
+            delta += (int32_t)(runs[j - 1].last - last);
+        }
     }
-    for (uint32_t p = 0; p < s.puts; p++)
-        s.delta += (int32_t)sp_run_pages(s.put[p]);
-    return s;
+    out->i = i;
+    out->j = j;
+    out->puts = puts;
+    out->delta = delta;
 }
 
 uint32_t sp_runs_apply(sp_run *runs, uint32_t n, const sp_splice *splice)
 {
-    memmove(runs + splice->i + splice->puts, runs + splice->j, (n - splice->j) * sizeof *runs);
-    memcpy(runs + splice->i, splice->put, splice->puts * sizeof *runs);
-    return n - (splice->j - splice->i) + splice->puts;
+    uint32_t after = splice->i + splice->puts;
+    if (n != splice->j && after != splice->j)
+        memmove(runs + after, runs + splice->j, (n - splice->j) * sizeof *runs);
+    for (uint32_t p = 0; p < splice->puts; p++)
+        runs[splice->i + p] = splice->put[p];
+    return n - splice->j + after;
 }
 
 static uint32_t values_to_runs(const uint16_t *values, uint32_t n, sp_run *out)

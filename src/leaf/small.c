@@ -84,7 +84,8 @@ sp_status sp_small_prepare(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t
     sp_run scratch[SP_MAX_VALUES];
     const sp_run *runs;
     uint32_t n = sp_leaf_runs(*leaf, &runs, scratch);
-    sp_splice s = sp_runs_splice(runs, n, first, last, value);
+    sp_splice s;
+    sp_runs_splice(runs, n, first, last, value, &s);
     if (shape == SP_RUNS) {
         const sp_small *list = sp_as_small(*leaf);
         uint32_t after = n - (s.j - s.i) + s.puts;
@@ -145,28 +146,38 @@ static int32_t commit_array(sp_small *leaf, uint32_t first, uint32_t last, bool 
     return (int32_t)leaf->n - (int32_t)before;
 }
 
-int32_t sp_small_commit(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value)
+bool sp_small_try(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value,
+                  int32_t *delta)
 {
     sp_shape shape = sp_leaf_shape(*leaf);
-    int32_t delta;
+    sp_splice s;
     if (shape == SP_HELD) {
         sp_run list[4];
         uint32_t n = sp_held_get(*leaf, list);
-        sp_splice s = sp_runs_splice(list, n, first, last, value);
-        bool fits = sp_held_put(list, sp_runs_apply(list, n, &s), leaf);
-        SP_ASSERT(fits);
-        (void)fits;
-        return s.delta;
+        sp_runs_splice(list, n, first, last, value, &s);
+        *delta = s.delta;
+        return sp_held_put(list, sp_runs_apply(list, n, &s), leaf);
     }
     sp_small *node = sp_as_small(*leaf);
-    if (shape == SP_ARRAY) {
-        delta = commit_array(node, first, last, value);
-    } else {
-        sp_splice s = sp_runs_splice(sp_runs(node), node->n, first, last, value);
-        node->n = sp_runs_apply(sp_runs(node), node->n, &s);
-        node->pages += (uint32_t)s.delta;
-        delta = s.delta;
-    }
+    if (shape != SP_RUNS || !sp_edit_owns(edit, &node->head))
+        return false;
+    sp_runs_splice(sp_runs(node), node->n, first, last, value, &s);
+    if (node->n - (s.j - s.i) + s.puts > room_of(node, SP_RUNS))
+        return false;
+    node->n = sp_runs_apply(sp_runs(node), node->n, &s);
+    node->pages += (uint32_t)s.delta;
+    *delta = s.delta;
+    sp_small_tidy(edit, leaf);
+    return true;
+}
+
+int32_t sp_small_commit(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value)
+{
+    int32_t delta;
+    if (sp_small_try(edit, leaf, first, last, value, &delta))
+        return delta;
+    SP_ASSERT(sp_leaf_shape(*leaf) == SP_ARRAY);
+    delta = commit_array(sp_as_small(*leaf), first, last, value);
     sp_small_tidy(edit, leaf);
     return delta;
 }

@@ -68,7 +68,14 @@ static uint64_t count_part(sp_ref ref, uint64_t level, uint64_t lo, uint64_t hi)
 
 static uint64_t count_range(const sp_set *set, uint64_t start, uint64_t stop)
 {
-    uint64_t span = level_span(set->height);
+    uint64_t span = level_span(set->height), level;
+    if ((start ^ (stop - 1)) >> SP_LEAF_BITS == 0) {
+        sp_ref ref = find(set, start, &level);
+        if (is_flat(ref))
+            return ref == SP_FULL ? stop - start : 0;
+        return sp_leaf_count_range(ref, start & (SP_LEAF_PAGES - 1),
+                                   (stop - 1) & (SP_LEAF_PAGES - 1));
+    }
     return start < span ? count_part(set->root, set->height, start, sp_min(stop, span) - 1) : 0;
 }
 

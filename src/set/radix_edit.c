@@ -166,6 +166,47 @@ static sp_status heighten(sp_edit *edit, sp_set *set, uint64_t last)
     return SP_OK;
 }
 
+/* assign for a range within one leaf, which most conversions are: one walk down, one up. */
+static sp_status assign_in_leaf(sp_edit *edit, sp_set *set, uint64_t start, uint64_t last,
+                                bool value)
+{
+    sp_ref *path[MAX_HEIGHT + 1], *ref = &set->root;
+    sp_status status = SP_OK;
+    int32_t delta = 0;
+    for (uint64_t level = set->height; level && !status; level--) {
+        path[level] = ref;
+        if (settled(*ref, value))
+            return SP_OK;
+        status = own(edit, ref, level);
+        if (!status)
+            ref = &as_inner(*ref)->child[start >> level_bits(level - 1) & (FANOUT - 1)];
+    }
+    if (!status)
+        status = sp_leaf_assign(edit, ref, start & (SP_LEAF_PAGES - 1), last & (SP_LEAF_PAGES - 1),
+                                value, &delta);
+    if (status) {
+        uint64_t span = level_span(set->height);
+        settle(edit, &set->root, set->height, start & (span - 1), last & (span - 1));
+        return status;
+    }
+    for (uint64_t level = 1; level <= set->height; level++) {
+        as_inner(*path[level])->pages += (uint64_t)(int64_t)delta;
+        collapse(edit, path[level], level);
+    }
+    return SP_OK;
+}
+
+static sp_status assign_across(sp_edit *edit, sp_set *set, uint64_t start, uint64_t last,
+                               bool value)
+{
+    sp_status status = prepare(edit, &set->root, set->height, start, last, value);
+    if (!status)
+        commit(edit, &set->root, set->height, start, last, value);
+    else
+        settle(edit, &set->root, set->height, start, last);
+    return status;
+}
+
 sp_status sp_radix_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value)
 {
     uint64_t last = stop - 1;
@@ -176,12 +217,10 @@ sp_status sp_radix_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t s
         return SP_OK;
     else
         last = sp_min(last, level_span(set->height) - 1);
-    if (!status)
-        status = prepare(edit, &set->root, set->height, start, last, value);
-    if (!status)
-        commit(edit, &set->root, set->height, start, last, value);
-    else if (!(last >> level_bits(set->height)))
-        settle(edit, &set->root, set->height, start, last);
+    if (!status && (start ^ last) >> SP_LEAF_BITS == 0)
+        status = assign_in_leaf(edit, set, start, last, value);
+    else if (!status)
+        status = assign_across(edit, set, start, last, value);
     sp_radix_lower(edit, set);
     return status;
 }
