@@ -45,7 +45,7 @@ cdef int check(sp_status status, object subject) except -1:
     if status == SP_CLOSED:
         raise ClosedError(f"{subject} is closed")
     if status == SP_LIMIT:
-        raise SnapshotLimitError("65535 versions are pinned: drop snapshots first")
+        raise SnapshotLimitError("snapshots pin 65534 versions, all there can be: drop some first")
     if status == SP_FORKED:
         raise SharedPagesError("the process forked while another thread was changing this object")
     raise RangeError(subject)
@@ -839,7 +839,7 @@ cdef class SharedPages:
 
     def snapshot(self):
         """A Snapshot of everything that had returned before the call. O(1), lock-free if nothing
-        changed since the last one. SnapshotLimitError if 65,535 versions are pinned."""
+        changed since the last one. SnapshotLimitError if snapshots pin 65,534 versions."""
         cdef sp_snapshot snapshot
         cdef sp_status status = sp_tracker_snapshot(self.tracker, False, &snapshot)
         if status == SP_BUSY:

@@ -26,4 +26,4 @@ class ClosedError(SharedPagesError, RuntimeError):
 
 
 class SnapshotLimitError(SharedPagesError):
-    """More than 65,535 distinct versions of one tracker are pinned by snapshots."""
+    """Snapshots pin all 65,534 versions that a tracker can have beside its newest."""

@@ -18,6 +18,9 @@
 #define SP_ASSERT(x) ((void)0)
 #endif
 
+/* Reads an element of memory that others may write meanwhile: once, and as it is then. */
+#define SP_READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
+
 static inline unsigned sp_lowest(uint64_t word) { return (unsigned)__builtin_ctzll(word); }
 
 /* Set bits of a word without the popcnt instruction, which a baseline x86-64 does not have. */

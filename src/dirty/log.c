@@ -10,27 +10,9 @@
  */
 #include "dirty/log.h"
 
-#include <string.h>
-
-#include "base/atomics.h"
 #include "base/lock.h"
-
-struct sp_bits {
-    _Atomic uint64_t refs; /* the harvest, and a borrower */
-    sp_bits *next;         /* of the same slot; under the log's lock, constant once taken */
-    const sp_allocator *allocator;
-    uint64_t nwords;
-    uint64_t words[];
-};
-
-struct sp_harvest {
-    _Atomic uint64_t refs;
-    sp_harvest *next; /* in the list of those given back; under the log's lock */
-    sp_memory *memory;
-    sp_mem mem;
-    sp_set sparse;
-    sp_bits *bits[]; /* a slot each */
-};
+#include "base/sort.h"
+#include "dirty/harvest.h"
 
 struct sp_log {
     sp_lock lock;
@@ -39,108 +21,6 @@ struct sp_log {
     sp_harvest *open; /* under the lock, as is all below */
     sp_harvest *returned;
 };
-
-/* ---- bitmaps ---- */
-
-static size_t bits_bytes(uint64_t nwords) { return sizeof(sp_bits) + (size_t)nwords * 8; }
-
-static sp_bits *bits_new(const sp_allocator *allocator, uint64_t npages)
-{
-    uint64_t nwords = (npages + 63) / 64;
-    sp_mem mem = {.allocator = allocator};
-    sp_bits *bits = sp_mem_zalloc(&mem, bits_bytes(nwords));
-    if (bits) {
-        atomic_init(&bits->refs, 1);
-        bits->allocator = allocator;
-        bits->nwords = nwords;
-    }
-    return bits;
-}
-
-static void bits_release(sp_bits *bits)
-{
-    /* acq_rel: the last release pairs with the other's, whose accesses must be over */
-    if (sp_sub(&bits->refs, 1, acq_rel) != 1)
-        return;
-    sp_mem mem = {.allocator = bits->allocator};
-    sp_mem_free(&mem, bits, bits_bytes(bits->nwords));
-}
-
-static bool is_lent(sp_bits *bits)
-{
-    /* acquire: pairs with bits_release of the borrower, whose writes we are about to read */
-    return sp_load(&bits->refs, acquire) > 1;
-}
-
-/* ---- harvests ---- */
-
-static size_t harvest_bytes(const sp_memory *memory)
-{
-    return sizeof(sp_harvest) + sp_memory_count(memory) * sizeof(sp_bits *);
-}
-
-static sp_harvest *harvest_new(const sp_allocator *allocator, sp_memory *memory)
-{
-    sp_mem mem;
-    sp_mem_init(&mem, allocator);
-    sp_harvest *harvest = sp_mem_zalloc(&mem, harvest_bytes(memory));
-    if (harvest) {
-        atomic_init(&harvest->refs, 1);
-        harvest->memory = sp_memory_retain(memory);
-        sp_mem_init(&harvest->mem, allocator);
-        harvest->sparse = sp_set_empty(sp_memory_pages(memory)->engine);
-    }
-    return harvest;
-}
-
-static sp_edit edit_of(sp_harvest *harvest)
-{
-    return sp_edit_private(&harvest->mem, sp_kernels_active());
-}
-
-sp_harvest *sp_harvest_retain(sp_harvest *harvest)
-{
-    sp_add(&harvest->refs, 1, relaxed); /* relaxed: the caller already holds a reference */
-    return harvest;
-}
-
-void sp_harvest_release(sp_harvest *harvest)
-{
-    /* acq_rel: the last release pairs with all others, whose reads must be over */
-    if (!harvest || sp_sub(&harvest->refs, 1, acq_rel) != 1)
-        return;
-    sp_edit edit = edit_of(harvest);
-    sp_set_retire(&edit, &harvest->sparse);
-    for (size_t i = 0; i < sp_memory_count(harvest->memory); i++) {
-        for (sp_bits *bits = harvest->bits[i], *next; bits; bits = next) {
-            next = bits->next;
-            bits_release(bits);
-        }
-    }
-    sp_mem mem = {.allocator = harvest->mem.allocator};
-    size_t bytes = harvest_bytes(harvest->memory);
-    sp_memory_release(harvest->memory);
-    sp_mem_free(&mem, harvest, bytes);
-}
-
-sp_memory *sp_harvest_memory(const sp_harvest *harvest) { return harvest->memory; }
-
-const uint64_t *sp_harvest_words(const sp_harvest *harvest, size_t index)
-{
-    return harvest->bits[index] ? harvest->bits[index]->words : NULL;
-}
-
-const sp_set *sp_harvest_sparse(const sp_harvest *harvest) { return &harvest->sparse; }
-
-static uint64_t harvest_held(const sp_harvest *harvest)
-{
-    /* relaxed: statistics */
-    uint64_t bytes = harvest_bytes(harvest->memory) + sp_load(&harvest->mem.bytes, relaxed);
-    for (size_t i = 0; i < sp_memory_count(harvest->memory); i++)
-        for (const sp_bits *bits = harvest->bits[i]; bits; bits = bits->next)
-            bytes += bits_bytes(bits->nwords);
-    return bytes;
-}
 
 /* ---- the log ---- */
 
@@ -153,7 +33,7 @@ sp_status sp_log_new(const sp_allocator *allocator, sp_memory *memory, sp_log **
         return SP_NOMEM;
     sp_lock_init(&log->lock);
     log->allocator = mem.allocator;
-    log->open = harvest_new(log->allocator, memory);
+    log->open = sp_harvest_new(log->allocator, memory);
     if (!log->open) {
         sp_mem_free(&mem, log, sizeof *log);
         return SP_NOMEM;
@@ -191,9 +71,9 @@ uint64_t sp_log_bytes(const sp_log *log)
     sp_lock *lock = (sp_lock *)&log->lock;
     if (sp_lock_wait(lock) != SP_OK)
         return 0;
-    uint64_t bytes = sizeof *log + harvest_held(log->open);
+    uint64_t bytes = sizeof *log + sp_harvest_bytes(log->open);
     for (const sp_harvest *harvest = log->returned; harvest; harvest = harvest->next)
-        bytes += harvest_held(harvest);
+        bytes += sp_harvest_bytes(harvest);
     unlock((sp_log *)log);
     return bytes;
 }
@@ -201,7 +81,7 @@ uint64_t sp_log_bytes(const sp_log *log)
 /* Adds a bitmap to slot `index`, in front of those it has; with the lock held. */
 static sp_status push_bits(sp_log *log, size_t index, sp_bits **out)
 {
-    sp_bits *bits = bits_new(log->allocator, sp_memory_at(log->memory, index)->npages);
+    sp_bits *bits = sp_bits_new(log->allocator, sp_memory_at(log->memory, index)->npages);
     if (!bits)
         return SP_NOMEM;
     bits->next = log->open->bits[index];
@@ -214,7 +94,7 @@ static sp_status push_bits(sp_log *log, size_t index, sp_bits **out)
 static sp_status own_bits(sp_log *log, size_t index, sp_bits **out)
 {
     for (sp_bits *bits = log->open->bits[index]; bits; bits = bits->next) {
-        if (!is_lent(bits)) {
+        if (!sp_bits_is_lent(bits)) {
             *out = bits;
             return SP_OK;
         }
@@ -262,17 +142,7 @@ sp_status sp_log_lend(sp_log *log, size_t index, sp_bits **loan)
     return status;
 }
 
-uint64_t *sp_loan_words(sp_bits *loan) { return loan->words; }
-
-void sp_loan_end(sp_bits *loan) { bits_release(loan); }
-
 /* ---- sparse pages ---- */
-
-static sp_status assign(sp_log *log, uint64_t start, uint64_t stop)
-{
-    sp_edit edit = edit_of(log->open);
-    return start < stop ? sp_set_assign(&edit, &log->open->sparse, start, stop, true) : SP_OK;
-}
 
 static sp_status check_range(sp_range range)
 {
@@ -303,21 +173,25 @@ typedef sp_status (*read_fn)(const sp_log *log, const void *array, size_t i, sp_
 static sp_status read_range(const sp_log *log, const void *array, size_t i, sp_range *range)
 {
     (void)log;
-    *range = ((const sp_range *)array)[i];
+    const sp_range *from = (const sp_range *)array + i;
+    *range = (sp_range){SP_READ_ONCE(from->start), SP_READ_ONCE(from->stop)};
     return check_range(*range);
 }
 
 static sp_status read_page(const sp_log *log, const void *array, size_t i, sp_range *range)
 {
     (void)log;
-    uint64_t gfn = ((const uint64_t *)array)[i];
+    uint64_t gfn = SP_READ_ONCE(((const uint64_t *)array)[i]);
     *range = (sp_range){gfn, gfn + 1};
     return gfn < SP_GFN_LIMIT ? SP_OK : SP_RANGE;
 }
 
 static sp_status read_entry(const sp_log *log, const void *array, size_t i, sp_range *range)
 {
-    return resolve(log, ((const sp_ring_entry *)array)[i], range);
+    const sp_ring_entry *from = (const sp_ring_entry *)array + i;
+    sp_ring_entry entry = {SP_READ_ONCE(from->flags), SP_READ_ONCE(from->slot),
+                           SP_READ_ONCE(from->offset)};
+    return resolve(log, entry, range);
 }
 
 /* Reads and checks a caller's array once, into ranges of our own, neighbours joined. */
@@ -331,6 +205,8 @@ static sp_status copy(const sp_log *log, read_fn read, const void *array, size_t
         *bad = i;
         if (status)
             return status;
+        if (range.start == range.stop)
+            continue;
         if (*used && out[*used - 1].stop == range.start)
             out[*used - 1].stop = range.stop;
         else
@@ -342,7 +218,7 @@ static sp_status copy(const sp_log *log, read_fn read, const void *array, size_t
 static sp_status add(sp_log *log, read_fn read, const void *array, size_t n, size_t *bad)
 {
     sp_mem mem = {.allocator = log->allocator};
-    sp_range *ranges = sp_mem_alloc(&mem, (n + 1) * sizeof *ranges);
+    sp_range *ranges = sp_mem_alloc(&mem, (2 * n + 1) * sizeof *ranges);
     if (!ranges)
         return SP_NOMEM;
     size_t used;
@@ -350,11 +226,12 @@ static sp_status add(sp_log *log, read_fn read, const void *array, size_t n, siz
     if (!status)
         status = sp_lock_wait(&log->lock);
     if (!status) {
-        for (size_t i = 0; !status && i < used; i++)
-            status = assign(log, ranges[i].start, ranges[i].stop);
+        sp_edit edit = sp_harvest_edit(log->open);
+        sp_sort_ranges(ranges, ranges + used, used);
+        status = sp_set_add_sorted(&edit, &log->open->sparse, ranges, used);
         unlock(log);
     }
-    sp_mem_free(&mem, ranges, (n + 1) * sizeof *ranges);
+    sp_mem_free(&mem, ranges, (2 * n + 1) * sizeof *ranges);
     return status;
 }
 
@@ -390,7 +267,7 @@ static void fold_bits(sp_log *log, size_t index)
     for (sp_bits *bits = first->next, *next; bits; bits = next) {
         next = bits->next;
         or_words(first->words, bits->words, bits->nwords);
-        bits_release(bits);
+        sp_bits_release(bits);
     }
     first->next = NULL;
     uint64_t over = sp_memory_at(log->memory, index)->npages & 63;
@@ -401,7 +278,7 @@ static void fold_bits(sp_log *log, size_t index)
 /* Adds a harvest's pages to the open one.  SP_NOMEM: some may be in, the harvest is as it was. */
 static sp_status fold_harvest(sp_log *log, const sp_harvest *harvest)
 {
-    sp_edit edit = edit_of(log->open);
+    sp_edit edit = sp_harvest_edit(log->open);
     sp_set sum;
     for (size_t i = 0; i < sp_memory_count(log->memory); i++) {
         if (!harvest->bits[i])
@@ -424,7 +301,7 @@ static sp_status fold_harvest(sp_log *log, const sp_harvest *harvest)
 
 sp_status sp_log_take(sp_log *log, sp_harvest **out)
 {
-    sp_harvest *empty = harvest_new(log->allocator, log->memory);
+    sp_harvest *empty = sp_harvest_new(log->allocator, log->memory);
     if (!empty)
         return SP_NOMEM;
     sp_status status = sp_lock_wait(&log->lock);

@@ -118,7 +118,8 @@ sp_slot sp_epoch_acquire(sp_epoch *epoch, bool *crowded);
 /* Another pin of a version that the caller holds. */
 void sp_epoch_retain(sp_epoch *epoch, sp_slot slot);
 
-/* Gives a pin back.  Never waits; may free up to a slice of nodes, or the domain. */
+/* Gives a pin back.  Never waits; may free up to a slice of nodes - or, once the domain is closed,
+ * all that the newest version alone reaches, or the domain. */
 void sp_epoch_release(sp_epoch *epoch, sp_slot slot);
 
 /* The version in a slot that the caller holds, or any while it holds the lock. */

@@ -72,6 +72,21 @@ static uint64_t toggles_count(const uint64_t *words, size_t count, uint64_t *car
     return total;
 }
 
+static void runs_toggles(const uint16_t *runs, size_t n, uint64_t base, uint64_t *out)
+{
+    __m256i from = _mm256_add_epi64(_mm256_set1_epi64x((long long)base),
+                                    _mm256_set_epi64x(1, 0, 1, 0));
+    size_t i = 0;
+    for (; i + 2 <= n; i += 2) {
+        __m256i wide = _mm256_cvtepu16_epi64(_mm_loadl_epi64((const __m128i *)(runs + 2 * i)));
+        _mm256_storeu_si256((__m256i *)(out + 2 * i), _mm256_add_epi64(wide, from));
+    }
+    if (i < n) {
+        out[2 * i] = base + runs[2 * i];
+        out[2 * i + 1] = base + runs[2 * i + 1] + 1;
+    }
+}
+
 static uint64_t popcount(const uint64_t *words, size_t count)
 {
     uint64_t total = 0;
@@ -126,6 +141,7 @@ const sp_kernels sp_kernels_avx2 = {
     .name = "avx2",
     .toggles = toggles,
     .toggles_count = toggles_count,
+    .runs_toggles = runs_toggles,
     .popcount = popcount,
     .combine_count = combine_count,
     .combine = combine,

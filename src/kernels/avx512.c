@@ -135,6 +135,18 @@ static uint64_t toggles_count(const uint64_t *words, size_t count, uint64_t *car
     return rest + (uint64_t)_mm512_reduce_add_epi64(total);
 }
 
+static void runs_toggles(const uint16_t *runs, size_t n, uint64_t base, uint64_t *out)
+{
+    __m512i from = _mm512_add_epi64(_mm512_set1_epi64((long long)base),
+                                    _mm512_set_epi64(1, 0, 1, 0, 1, 0, 1, 0));
+    for (size_t i = 0; i < 2 * n; i += WIDTH) {
+        size_t left = 2 * n - i;
+        __mmask8 lanes = (__mmask8)(left < WIDTH ? (1u << left) - 1 : 0xffu);
+        __m512i wide = _mm512_cvtepu16_epi64(_mm_maskz_loadu_epi16(lanes, runs + i));
+        _mm512_mask_storeu_epi64(out + i, lanes, _mm512_add_epi64(wide, from));
+    }
+}
+
 static uint64_t popcount(const uint64_t *words, size_t count)
 {
     __m512i total = _mm512_setzero_si512();
@@ -197,6 +209,7 @@ const sp_kernels sp_kernels_avx512 = {
     .name = "avx512",
     .toggles = toggles,
     .toggles_count = toggles_count,
+    .runs_toggles = runs_toggles,
     .popcount = popcount,
     .combine_count = combine_count,
     .combine = combine,

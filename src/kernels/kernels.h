@@ -35,6 +35,10 @@ typedef struct sp_kernels {
     /* Toggles of words[0..count) given and updating *carry, not written. */
     uint64_t (*toggles_count)(const uint64_t *words, size_t count, uint64_t *carry);
 
+    /* The toggles of n runs given as (first, last) pairs of 16-bit positions from base: 2 n entries
+     * of out, and nothing past them. */
+    void (*runs_toggles)(const uint16_t *runs, size_t n, uint64_t base, uint64_t *out);
+
     /* Set bits of words[0..count). */
     uint64_t (*popcount)(const uint64_t *words, size_t count);
 

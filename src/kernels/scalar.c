@@ -51,6 +51,14 @@ static uint64_t toggles_count(const uint64_t *words, size_t count, uint64_t *car
     return total;
 }
 
+static void runs_toggles(const uint16_t *runs, size_t n, uint64_t base, uint64_t *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        out[2 * i] = base + runs[2 * i];
+        out[2 * i + 1] = base + runs[2 * i + 1] + 1;
+    }
+}
+
 static uint64_t popcount(const uint64_t *words, size_t count)
 {
     uint64_t total = 0;
@@ -92,6 +100,7 @@ const sp_kernels sp_kernels_scalar = {
     .name = "scalar",
     .toggles = toggles,
     .toggles_count = toggles_count,
+    .runs_toggles = runs_toggles,
     .popcount = popcount,
     .combine_count = combine_count,
     .combine = combine,

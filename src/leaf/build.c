@@ -56,6 +56,28 @@ sp_status sp_leaf_from_runs(sp_edit *edit, const sp_run *runs, uint32_t n, sp_re
     return sp_bitmap_from_words(edit, words, out);
 }
 
+sp_status sp_leaf_from_ranges(sp_edit *edit, uint64_t base, const sp_range *ranges, size_t n,
+                              sp_ref *out)
+{
+    sp_run runs[SP_MAX_VALUES];
+    uint32_t used = 0;
+    for (size_t i = 0; i < n; i++) {
+        sp_run run = {(uint16_t)(ranges[i].start - base), (uint16_t)(ranges[i].stop - 1 - base)};
+        if (used && run.first <= runs[used - 1].last + 1u) {
+            if (run.last > runs[used - 1].last)
+                runs[used - 1].last = run.last;
+        } else if (used < SP_MAX_VALUES) {
+            runs[used++] = run;
+        } else {
+            uint64_t words[SP_LEAF_WORDS] = {0};
+            for (size_t j = 0; j < n; j++)
+                sp_words_fill(words, ranges[j].start - base, ranges[j].stop - 1 - base, true);
+            return sp_leaf_from_words(edit, words, out);
+        }
+    }
+    return sp_leaf_from_runs(edit, runs, used, out);
+}
+
 /* Word-wise to runs; the caller knows that they are at most SP_MAX_VALUES. */
 static uint32_t words_to_runs(const sp_kernels *k, const uint64_t words[SP_LEAF_WORDS], sp_run *out)
 {

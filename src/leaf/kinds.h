@@ -139,6 +139,9 @@ uint32_t sp_values_find(const uint16_t *values, uint32_t n, uint32_t page);
  * (SP_MAX_VALUES entries). */
 uint32_t sp_leaf_runs(sp_ref leaf, const sp_run **runs, sp_run scratch[SP_MAX_VALUES]);
 
+/* Runs of one list per run of the other from which looking each up beats walking both. */
+#define SP_GALLOP 8u
+
 /* out = a op b (up to na + nb + 1 runs).  Returns their number. */
 uint32_t sp_runs_combine(sp_op op, const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb,
                          sp_run *out);

@@ -157,8 +157,33 @@ static inline void turn(sink *s, uint32_t page, uint64_t value)
     s->carry = value;
 }
 
-static uint32_t runs_toggles(sink *s, const sp_run *runs, uint32_t n, uint32_t first, uint32_t stop)
+/* Runs from which a vector kernel pays. */
+#define LONG_LIST 4
+
+/* A whole leaf's list, with room for all of it: one pass, but for what joins at its two ends. */
+static void list_toggles(const sp_kernels *k, sink *s, const sp_run *runs, uint32_t n)
 {
+    uint64_t *out = s->out + s->used, before = s->used ? out[-1] : 0;
+    bool joins = s->carry && runs[0].first == 0, ends = runs[n - 1].last == SP_LEAF_PAGES - 1;
+    if (s->carry && !joins)
+        *out++ = s->base;
+    /* The first run's start is no toggle if it joins: it is written over the entry before. */
+    out -= joins;
+    k->runs_toggles(&runs[0].first, n, s->base, out);
+    if (joins)
+        *out = before;
+    s->used = (size_t)(out - s->out) + 2 * n - ends;
+    s->carry = ends;
+}
+
+static uint32_t runs_toggles(const sp_kernels *k, sink *s, const sp_run *runs, uint32_t n,
+                             uint32_t first, uint32_t stop)
+{
+    bool whole = first == 0 && stop == SP_LEAF_PAGES && n >= LONG_LIST;
+    if (whole && (s->used || !s->carry) && s->room - s->used >= 2 * n + SP_TOGGLES_ROOM) {
+        list_toggles(k, s, runs, n);
+        return stop;
+    }
     uint32_t i = sp_runs_find(runs, n, first), at = first;
     for (; i < n && runs[i].first < stop && has_room(s); i++) {
         uint32_t start = (uint32_t)sp_max(runs[i].first, first);
@@ -256,7 +281,7 @@ uint32_t sp_leaf_toggles(const sp_kernels *k, sp_ref leaf, uint64_t base, uint32
         end = array_toggles(&s, sp_values(sp_as_small(leaf)), sp_as_small(leaf)->n, first, stop);
         break;
     case SP_BITMAP: end = bitmap_toggles(k, &s, sp_as_bitmap(leaf), first, stop); break;
-    default: n = list_of(leaf, &runs, held); end = runs_toggles(&s, runs, n, first, stop);
+    default: n = list_of(leaf, &runs, held); end = runs_toggles(k, &s, runs, n, first, stop);
     }
     *used = s.used;
     *carry = s.carry;

@@ -62,6 +62,9 @@ const char *sp_leaf_validate(sp_ref leaf);
 
 SP_MUST_CHECK sp_status sp_leaf_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS],
                                            sp_ref *out);
+/* The pages of ranges within [base, base + 2^16), sorted by start; they may overlap. */
+SP_MUST_CHECK sp_status sp_leaf_from_ranges(sp_edit *edit, uint64_t base, const sp_range *ranges,
+                                            size_t n, sp_ref *out);
 SP_MUST_CHECK sp_status sp_leaf_clone(sp_edit *edit, sp_ref leaf, sp_ref *out);
 SP_MUST_CHECK sp_status sp_leaf_combine(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_ref *out);
 /* |a AND b|. */

@@ -22,20 +22,29 @@ sp_status sp_leaf_clone(sp_edit *edit, sp_ref leaf, sp_ref *out)
     return SP_OK;
 }
 
-sp_status sp_leaf_combine(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_ref *out)
+/* Runs of both lists from which words are faster: their cost is fixed, a walk mispredicts. */
+#define MANY_RUNS 32
+
+static sp_status combine_words(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_ref *out)
 {
-    if (sp_leaf_shape(a) != SP_BITMAP && sp_leaf_shape(b) != SP_BITMAP) {
-        sp_run in_a[SP_MAX_VALUES], in_b[SP_MAX_VALUES], result[2 * SP_MAX_VALUES + 1];
-        const sp_run *runs_a, *runs_b;
-        uint32_t na = sp_leaf_runs(a, &runs_a, in_a), nb = sp_leaf_runs(b, &runs_b, in_b);
-        uint32_t n = sp_runs_combine(op, runs_a, na, runs_b, nb, result);
-        return sp_leaf_from_runs(edit, result, n, out);
-    }
     uint64_t words_a[SP_LEAF_WORDS], words_b[SP_LEAF_WORDS];
     sp_leaf_words(a, words_a);
     sp_leaf_words(b, words_b);
     edit->kernels->combine(op, words_a, words_b, words_a, SP_LEAF_WORDS);
     return sp_leaf_from_words(edit, words_a, out);
+}
+
+sp_status sp_leaf_combine(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_ref *out)
+{
+    if (sp_leaf_shape(a) == SP_BITMAP || sp_leaf_shape(b) == SP_BITMAP)
+        return combine_words(edit, op, a, b, out);
+    sp_run in_a[SP_MAX_VALUES], in_b[SP_MAX_VALUES], result[2 * SP_MAX_VALUES + 1];
+    const sp_run *runs_a, *runs_b;
+    uint32_t na = sp_leaf_runs(a, &runs_a, in_a), nb = sp_leaf_runs(b, &runs_b, in_b);
+    if (na + nb > MANY_RUNS && na * SP_GALLOP >= nb && nb * SP_GALLOP >= na)
+        return combine_words(edit, op, a, b, out);
+    uint32_t n = sp_runs_combine(op, runs_a, na, runs_b, nb, result);
+    return sp_leaf_from_runs(edit, result, n, out);
 }
 
 static uint32_t lists_intersection(const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb)

@@ -110,6 +110,22 @@ static bool truth(sp_op op, bool a, bool b)
     return a != b;
 }
 
+/* a AND b for a list that is much shorter than the other. */
+static uint32_t intersect_short(const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb,
+                                sp_run *out)
+{
+    uint32_t n = 0, j = 0;
+    for (uint32_t i = 0; i < na; i++) {
+        for (j += sp_runs_find(b + j, nb - j, a[i].first); j < nb && b[j].first <= a[i].last; j++) {
+            out[n].first = a[i].first > b[j].first ? a[i].first : b[j].first;
+            out[n++].last = a[i].last < b[j].last ? a[i].last : b[j].last;
+            if (b[j].last > a[i].last)
+                break;
+        }
+    }
+    return n;
+}
+
 /* The position of a list's t-th toggle, or one past the leaf. */
 static uint32_t toggle_at(const sp_run *runs, uint32_t n, uint32_t t)
 {
@@ -122,6 +138,10 @@ uint32_t sp_runs_combine(sp_op op, const sp_run *a, uint32_t na, const sp_run *b
                          sp_run *out)
 {
     uint32_t ta = 0, tb = 0, n = 0;
+    if (op == SP_AND && na * SP_GALLOP < nb)
+        return intersect_short(a, na, b, nb, out);
+    if (op == SP_AND && nb * SP_GALLOP < na)
+        return intersect_short(b, nb, a, na, out);
     uint32_t pa = toggle_at(a, na, 0), pb = toggle_at(b, nb, 0);
     bool in = false;
     while (pa < SP_LEAF_PAGES || pb < SP_LEAF_PAGES) {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/atomics.h"
+#include "base/sort.h"
 
 struct sp_pageset {
     _Atomic uint64_t refs;
@@ -73,48 +74,81 @@ static sp_status finish(sp_pageset *made, sp_status status, sp_pageset **out)
     return status;
 }
 
-sp_status sp_pageset_from_ranges(const sp_allocator *allocator, const sp_engine *engine,
-                                 const sp_range *ranges, size_t n, sp_pageset **out, size_t *bad)
+/* Reads a caller's ranges once, checks them, and leaves out those that are empty. */
+static sp_status copy_ranges(const sp_range *ranges, size_t n, sp_range *out, size_t *used,
+                             size_t *bad)
 {
+    *used = 0;
+    for (size_t i = 0; i < n; i++) {
+        sp_range range = {SP_READ_ONCE(ranges[i].start), SP_READ_ONCE(ranges[i].stop)};
+        *bad = i;
+        if (range.start > SP_GFN_LIMIT || range.stop > SP_GFN_LIMIT)
+            return SP_RANGE;
+        if (range.stop < range.start)
+            return SP_INVALID;
+        out[*used] = range;
+        *used += range.start < range.stop;
+    }
+    return SP_OK;
+}
+
+/* Reads a caller's gfns once, checks them, and joins neighbours in the list that are as pages. */
+static sp_status copy_pages(const uint64_t *gfns, size_t n, sp_range *out, size_t *used,
+                            size_t *bad)
+{
+    *used = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t gfn = SP_READ_ONCE(gfns[i]);
+        *bad = i;
+        if (gfn >= SP_GFN_LIMIT)
+            return SP_RANGE;
+        if (*used && out[*used - 1].stop == gfn)
+            out[*used - 1].stop++;
+        else
+            out[(*used)++] = (sp_range){gfn, gfn + 1};
+    }
+    return SP_OK;
+}
+
+/* The set of n ranges, or of n gfns where ranges is NULL: copied, sorted, added. */
+static sp_status from_list(const sp_allocator *allocator, const sp_engine *engine,
+                           const sp_range *ranges, const uint64_t *gfns, size_t n, sp_pageset **out,
+                           size_t *bad)
+{
+    sp_mem mem;
+    sp_mem_init(&mem, allocator);
     sp_pageset *made;
+    size_t used = 0, bytes = (2 * n + 1) * sizeof(sp_range);
     sp_status status = sp_pageset_new(allocator, engine, &made);
     if (status)
         return status;
-    sp_edit edit = sp_pageset_edit(made);
-    for (size_t i = 0; !status && i < n; i++) {
-        sp_range range = ranges[i];
-        *bad = i;
-        if (range.start > SP_GFN_LIMIT || range.stop > SP_GFN_LIMIT)
-            status = SP_RANGE;
-        else if (range.stop < range.start)
-            status = SP_INVALID;
-        else if (range.start < range.stop)
-            status = sp_set_assign(&edit, &made->set, range.start, range.stop, true);
+    sp_range *list = n < SIZE_MAX / 64 ? sp_mem_alloc(&mem, bytes) : NULL;
+    if (!list)
+        status = SP_NOMEM;
+    else if (ranges)
+        status = copy_ranges(ranges, n, list, &used, bad);
+    else
+        status = copy_pages(gfns, n, list, &used, bad);
+    if (!status) {
+        sp_edit edit = sp_pageset_edit(made);
+        sp_sort_ranges(list, list + used, used);
+        status = sp_set_add_sorted(&edit, &made->set, list, used);
     }
+    sp_mem_free(&mem, list, bytes);
     return finish(made, status, out);
+}
+
+sp_status sp_pageset_from_ranges(const sp_allocator *allocator, const sp_engine *engine,
+                                 const sp_range *ranges, size_t n, sp_pageset **out, size_t *bad)
+{
+    static const sp_range none;
+    return from_list(allocator, engine, n ? ranges : &none, NULL, n, out, bad);
 }
 
 sp_status sp_pageset_from_pages(const sp_allocator *allocator, const sp_engine *engine,
                                 const uint64_t *gfns, size_t n, sp_pageset **out, size_t *bad)
 {
-    sp_pageset *made;
-    sp_status status = sp_pageset_new(allocator, engine, &made);
-    if (status)
-        return status;
-    sp_edit edit = sp_pageset_edit(made);
-    for (size_t i = 0; !status && i < n;) {
-        uint64_t start = gfns[i], stop = start;
-        /* Neighbours in the list that are neighbours as pages go in as one range. */
-        do {
-            *bad = i;
-            status = stop >= SP_GFN_LIMIT ? SP_RANGE : SP_OK;
-            stop++;
-            i++;
-        } while (!status && i < n && gfns[i] == stop);
-        if (!status)
-            status = sp_set_assign(&edit, &made->set, start, stop, true);
-    }
-    return finish(made, status, out);
+    return from_list(allocator, engine, NULL, gfns, n, out, bad);
 }
 
 sp_status sp_pageset_from_bitmap(const sp_allocator *allocator, const sp_engine *engine,

@@ -271,5 +271,6 @@ const sp_engine sp_engine_roaring = {
     .validate = validate,
     .assign = sp_radix_assign,
     .put_words = sp_radix_put_words,
+    .add_near = sp_radix_add_near,
     .combine = sp_radix_combine,
 };

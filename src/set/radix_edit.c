@@ -225,7 +225,7 @@ sp_status sp_radix_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t s
     return status;
 }
 
-/* Puts a leaf of `pages` members at base below *ref, whose path is ours. */
+/* Puts a leaf at base below *ref, whose path is ours. */
 static int64_t put_leaf(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t base, sp_ref leaf)
 {
     if (!level) {
@@ -241,23 +241,56 @@ static int64_t put_leaf(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t bas
     return delta;
 }
 
-sp_status sp_radix_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words)
+/* Makes the path to the leaf at base ours; *slot is where the leaf is. */
+static sp_status open_leaf(sp_edit *edit, sp_set *set, uint64_t base, sp_ref **slot)
 {
-    sp_ref leaf;
-    sp_status status = sp_leaf_from_words(edit, words, &leaf);
-    if (status)
-        return status;
-    status = heighten(edit, set, base);
+    sp_status status = heighten(edit, set, base);
     sp_ref *ref = &set->root;
     for (uint64_t level = set->height; !status && level; level--) {
         status = own(edit, ref, level);
         if (!status)
             ref = &as_inner(*ref)->child[base >> level_bits(level - 1) & (FANOUT - 1)];
     }
+    *slot = ref;
+    if (status && !(base >> level_bits(set->height)))
+        settle(edit, &set->root, set->height, base, base);
+    return status;
+}
+
+sp_status sp_radix_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words)
+{
+    sp_ref leaf, *slot;
+    sp_status status = sp_leaf_from_words(edit, words, &leaf);
+    if (status)
+        return status;
+    status = open_leaf(edit, set, base, &slot);
+    if (status)
+        sp_leaf_retire(edit, leaf);
+    else
+        put_leaf(edit, &set->root, set->height, base, leaf);
+    sp_radix_lower(edit, set);
+    return status;
+}
+
+sp_status sp_radix_add_near(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n)
+{
+    uint64_t base = ranges[0].start & ~(uint64_t)(SP_LEAF_PAGES - 1);
+    sp_ref leaf, sum, *slot;
+    sp_status status = sp_leaf_from_ranges(edit, base, ranges, n, &leaf);
+    if (status)
+        return status;
+    status = open_leaf(edit, set, base, &slot);
+    if (!status && *slot != SP_EMPTY) {
+        status = sp_leaf_combine(edit, SP_OR, *slot, leaf, &sum);
+        if (!status) {
+            sp_leaf_retire(edit, leaf);
+            leaf = sum;
+        }
+    }
     if (status) {
         sp_leaf_retire(edit, leaf);
         if (!(base >> level_bits(set->height)))
-            settle(edit, &set->root, set->height, base & (level_span(set->height) - 1), base);
+            settle(edit, &set->root, set->height, base, base);
     } else {
         put_leaf(edit, &set->root, set->height, base, leaf);
     }

@@ -163,6 +163,35 @@ sp_status sp_set_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint
     return set->engine->put_words(edit, set, base, words);
 }
 
+/* Ranges at the front of a list that lie within the leaf of the first. */
+static size_t near(const sp_range *ranges, size_t n)
+{
+    uint64_t leaf = ranges[0].start >> SP_LEAF_BITS;
+    size_t i = 0;
+    while (i < n && (ranges[i].stop - 1) >> SP_LEAF_BITS == leaf)
+        i++;
+    return i;
+}
+
+/* Ranges of one leaf from which building them as a leaf beats adding one by one. */
+#define A_LEAFFUL 4
+
+sp_status sp_set_add_sorted(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n)
+{
+    sp_status status = SP_OK;
+    for (size_t i = 0; !status && i < n;) {
+        size_t count = near(ranges + i, n - i);
+        if (count >= A_LEAFFUL) {
+            status = set->engine->add_near(edit, set, ranges + i, count);
+            i += count;
+        } else {
+            status = sp_set_assign(edit, set, ranges[i].start, ranges[i].stop, true);
+            i++;
+        }
+    }
+    return status;
+}
+
 static void retire_node(void *edit, sp_node *node) { sp_edit_retire(edit, node); }
 
 void sp_set_retire(sp_edit *edit, sp_set *set)

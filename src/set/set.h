@@ -99,7 +99,7 @@ typedef struct sp_set_stats {
 void sp_set_measure(const sp_set *set, sp_set_stats *stats);
 
 /* Calls visit for every node born after `floor`, children before parents; visit may free the node.
- * A node is never older than its children, so what is older is not even looked into. */
+ * What was born at or before the floor is not looked into: nobody has changed it since. */
 void sp_set_walk(const sp_set *set, uint64_t floor, sp_node_fn visit, void *context);
 
 /* NULL, or the name of the first invariant that the set breaks; O(bytes). */
@@ -115,6 +115,11 @@ SP_MUST_CHECK sp_status sp_set_assign(sp_edit *edit, sp_set *set, uint64_t start
 /* Replaces the members among the 2^16 gfns from base (a multiple of 2^16) by a bitmap's. */
 SP_MUST_CHECK sp_status sp_set_put_words(sp_edit *edit, sp_set *set, uint64_t base,
                                          const uint64_t *words);
+
+/* Adds ranges, sorted by start, in bounds, none of them empty; they may overlap.  SP_NOMEM leaves a
+ * part of them in.  O(n), and the path to each leaf once. */
+SP_MUST_CHECK sp_status sp_set_add_sorted(sp_edit *edit, sp_set *set, const sp_range *ranges,
+                                          size_t n);
 
 /* Takes every node of *set out of what is being edited and leaves it empty. */
 void sp_set_retire(sp_edit *edit, sp_set *set);

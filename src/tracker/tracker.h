@@ -89,7 +89,7 @@ SP_MUST_CHECK sp_status sp_tracker_validate(sp_tracker *tracker, const char **re
 /* ---- snapshots ---- */
 
 /* Everything that had returned before the call.  Wait-free unless something changed since the last
- * publication.  SP_LIMIT if 65,535 versions are pinned. */
+ * publication.  SP_LIMIT if 65,534 versions beside the newest are pinned. */
 SP_MUST_CHECK sp_status sp_tracker_snapshot(sp_tracker *tracker, bool wait, sp_snapshot *out);
 /* The newest published version; wait-free, may lag behind. */
 SP_MUST_CHECK sp_status sp_tracker_latest(sp_tracker *tracker, sp_snapshot *out);

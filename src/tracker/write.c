@@ -181,8 +181,9 @@ static sp_status apply_each(sp_tracker *tracker, const sp_event *events, size_t 
                             uint64_t *changed, size_t *bad)
 {
     for (size_t i = 0; i < n; i++) {
-        uint64_t start = events[i].start, npages = events[i].npages, fresh = 0;
-        uint8_t shared = events[i].shared;
+        uint64_t start = SP_READ_ONCE(events[i].start), fresh = 0;
+        uint64_t npages = SP_READ_ONCE(events[i].npages);
+        uint8_t shared = SP_READ_ONCE(events[i].shared);
         *bad = i;
         sp_status status = shared > 1 ? SP_INVALID : check(tracker, start, npages);
         if (!status && npages)

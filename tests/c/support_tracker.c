@@ -1,5 +1,6 @@
 /*
- * support_tracker.c - small guests with pages far apart, and the nodes of a tracker.
+ * support_tracker.c - small guests with pages far apart, checked calls, and the nodes of a
+ * tracker.
  */
 #include "support_tracker.h"
 
@@ -62,6 +63,29 @@ uint64_t record_hash(const uint64_t *record, size_t words)
     for (size_t w = 0; w < words; w++)
         hash += word_hash(w, record[w]);
     return hash;
+}
+
+/* ---- calls ---- */
+
+sp_tracker *tracker_new(uint64_t npages, bool shared)
+{
+    sp_tracker *tracker = NULL;
+    CHECK_EQ(sp_tracker_new(NULL, &sp_engine_roaring, npages, shared, &tracker), SP_OK);
+    return tracker;
+}
+
+uint64_t tracker_convert(sp_tracker *tracker, uint64_t start, uint64_t npages, bool shared)
+{
+    uint64_t changed = 99;
+    CHECK_EQ(sp_tracker_convert(tracker, start, npages, shared, true, &changed), SP_OK);
+    return changed;
+}
+
+sp_snapshot tracker_take(sp_tracker *tracker)
+{
+    sp_snapshot made = {0};
+    CHECK_EQ(sp_tracker_snapshot(tracker, true, &made), SP_OK);
+    return made;
 }
 
 /* ---- nodes ---- */
