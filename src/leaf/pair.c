@@ -34,8 +34,55 @@ static sp_status combine_words(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_r
     return sp_leaf_from_words(edit, words_a, out);
 }
 
+/* Runs of a list that is cut by a bitmap piece by piece rather than made a bitmap. */
+#define SHORT_LIST 16
+
+/* The pages of a list that a bitmap has (keep), or has not; false if they are too many runs. */
+static bool cut(const sp_kernels *k, const sp_run *list, uint32_t n, sp_ref bitmap, bool keep,
+                sp_run pieces[SP_MAX_VALUES], uint32_t *made)
+{
+    uint64_t toggles[SP_MAX_VALUES];
+    uint32_t used = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t first = list[i].first, stop = list[i].last + 1u;
+        /* Starting with the membership that is not wanted, a toggle is where a piece begins. */
+        uint64_t carry = !keep;
+        size_t flips = 0;
+        if (sp_leaf_toggles(k, bitmap, 0, first, stop, &carry, toggles, &flips, SP_MAX_VALUES) <
+                stop ||
+            used + flips / 2 + 1 > SP_MAX_VALUES)
+            return false;
+        if (flips & 1)
+            toggles[flips++] = stop;
+        for (size_t t = 0; t < flips; t += 2)
+            pieces[used++] = (sp_run){(uint16_t)toggles[t], (uint16_t)(toggles[t + 1] - 1)};
+    }
+    *made = used;
+    return true;
+}
+
+/* a AND b or a AND NOT b for a short list a and a bitmap b, if that is what they are. */
+static bool cut_short(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_ref *out, sp_status *status)
+{
+    sp_run scratch[SP_MAX_VALUES], pieces[SP_MAX_VALUES];
+    const sp_run *runs;
+    uint32_t made;
+    if (sp_leaf_shape(a) == SP_BITMAP || sp_leaf_shape(b) != SP_BITMAP)
+        return false;
+    uint32_t n = sp_leaf_runs(a, &runs, scratch);
+    if (n > SHORT_LIST || !cut(edit->kernels, runs, n, b, op == SP_AND, pieces, &made))
+        return false;
+    *status = sp_leaf_from_runs(edit, pieces, made, out);
+    return true;
+}
+
 sp_status sp_leaf_combine(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_ref *out)
 {
+    sp_status status;
+    if ((op == SP_AND || op == SP_ANDNOT) && cut_short(edit, op, a, b, out, &status))
+        return status;
+    if (op == SP_AND && cut_short(edit, op, b, a, out, &status))
+        return status;
     if (sp_leaf_shape(a) == SP_BITMAP || sp_leaf_shape(b) == SP_BITMAP)
         return combine_words(edit, op, a, b, out);
     sp_run in_a[SP_MAX_VALUES], in_b[SP_MAX_VALUES], result[2 * SP_MAX_VALUES + 1];

@@ -126,6 +126,40 @@ static uint32_t intersect_short(const sp_run *a, uint32_t na, const sp_run *b, u
     return n;
 }
 
+/* a AND NOT b for a list that is much shorter than the other. */
+static uint32_t subtract_from_short(const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb,
+                                    sp_run *out)
+{
+    uint32_t n = 0, j = 0;
+    for (uint32_t i = 0; i < na; i++) {
+        uint32_t from = a[i].first, stop = a[i].last + 1u;
+        for (j += sp_runs_find(b + j, nb - j, from); j < nb && b[j].first < stop; j++) {
+            if (b[j].first > from)
+                out[n++] = (sp_run){(uint16_t)from, (uint16_t)(b[j].first - 1)};
+            from = b[j].last + 1u;
+            if (from >= stop)
+                break;
+        }
+        if (from < stop)
+            out[n++] = (sp_run){(uint16_t)from, (uint16_t)(stop - 1)};
+    }
+    return n;
+}
+
+/* A long list with the runs of a much shorter one set or cleared. */
+static uint32_t edit_long(const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb, bool value,
+                          sp_run *out)
+{
+    uint32_t n = na;
+    memcpy(out, a, na * sizeof *a);
+    for (uint32_t i = 0; i < nb; i++) {
+        sp_splice s;
+        sp_runs_splice(out, n, b[i].first, b[i].last, value, &s);
+        n = sp_runs_apply(out, n, &s);
+    }
+    return n;
+}
+
 /* The position of a list's t-th toggle, or one past the leaf. */
 static uint32_t toggle_at(const sp_run *runs, uint32_t n, uint32_t t)
 {
@@ -134,14 +168,11 @@ static uint32_t toggle_at(const sp_run *runs, uint32_t n, uint32_t t)
     return t & 1 ? runs[t / 2].last + 1u : runs[t / 2].first;
 }
 
-uint32_t sp_runs_combine(sp_op op, const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb,
-                         sp_run *out)
+/* a op b by one walk over both. */
+static uint32_t walk_both(sp_op op, const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb,
+                          sp_run *out)
 {
     uint32_t ta = 0, tb = 0, n = 0;
-    if (op == SP_AND && na * SP_GALLOP < nb)
-        return intersect_short(a, na, b, nb, out);
-    if (op == SP_AND && nb * SP_GALLOP < na)
-        return intersect_short(b, nb, a, na, out);
     uint32_t pa = toggle_at(a, na, 0), pb = toggle_at(b, nb, 0);
     bool in = false;
     while (pa < SP_LEAF_PAGES || pb < SP_LEAF_PAGES) {
@@ -161,4 +192,21 @@ uint32_t sp_runs_combine(sp_op op, const sp_run *a, uint32_t na, const sp_run *b
     if (in)
         out[n++].last = SP_LEAF_PAGES - 1;
     return n;
+}
+
+uint32_t sp_runs_combine(sp_op op, const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb,
+                         sp_run *out)
+{
+    bool short_a = na * SP_GALLOP < nb, short_b = nb * SP_GALLOP < na;
+    if (short_a && op == SP_AND)
+        return intersect_short(a, na, b, nb, out);
+    if (short_b && op == SP_AND)
+        return intersect_short(b, nb, a, na, out);
+    if (short_a && op == SP_ANDNOT)
+        return subtract_from_short(a, na, b, nb, out);
+    if (short_a && op == SP_OR)
+        return edit_long(b, nb, a, na, true, out);
+    if (short_b && (op == SP_OR || op == SP_ANDNOT))
+        return edit_long(a, na, b, nb, op == SP_OR, out);
+    return walk_both(op, a, na, b, nb, out);
 }
