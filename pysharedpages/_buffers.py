@@ -62,8 +62,8 @@ def as_ring(given: Any) -> NDArray[np.void]:
 def as_bits(given: Any) -> NDArray[np.uint8]:
     """`given` as the bytes of a little-endian bitmap."""
     data = _as_array(given, "a bitmap")
-    if data.dtype.kind not in "ui":
-        raise TypeError(f"a bitmap is a buffer of integers, not of {data.dtype}")
+    if data.dtype.kind not in "ui" or not data.dtype.isnative:
+        raise TypeError(f"a bitmap is a buffer of native integers, not of {data.dtype}")
     return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
 
 
@@ -93,7 +93,7 @@ def _as_words(given: Any, what: str) -> NDArray[np.uint64]:
         if data.size and int(data.min()) < 0:
             raise RangeError(f"{what} hold {int(data.min())}, which is below 0")
         return data.astype(np.uint64)
-    if data.dtype.itemsize == 1:
+    if data.dtype.itemsize == 1 and not isinstance(given, np.ndarray):
         if data.nbytes % 8:
             raise FormatError(f"{data.nbytes} bytes are not whole 8-byte values")
         return np.ascontiguousarray(data).reshape(-1).view(np.uint64)

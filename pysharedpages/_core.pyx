@@ -22,6 +22,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo
 from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
 from cpython.long cimport PyLong_CheckExact
+from cpython.number cimport PyNumber_Index
 from cpython.ref cimport PyObject
 
 cdef extern from "Python.h":
@@ -53,9 +54,11 @@ cdef int check(sp_status status, object subject) except -1:
 
 cdef uint64_t bounded(object value, uint64_t most, str name) except? 0xdead:
     """An integer in [0, most]."""
-    cdef object number = value.__index__() if hasattr(value, "__index__") else None
-    if number is None:
-        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+    cdef object number
+    try:
+        number = PyNumber_Index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}") from None
     if number < 0:
         raise RangeError(f"{name} is {number}, below 0")
     if number > most:
@@ -95,7 +98,9 @@ cdef class Lease:
 
 
 cdef object bad_range(object table, size_t bad):
-    """The message about row `bad` of ranges that the core refused."""
+    """The message about row `bad` of ranges that the core refused; None if it refused none."""
+    if bad >= len(table):
+        return None
     start, stop = table[bad].tolist()
     if start > LIMIT or stop > LIMIT:
         return f"range {bad} is [{start}, {stop}): gfns are below {LIMIT}"
@@ -103,6 +108,8 @@ cdef object bad_range(object table, size_t bad):
 
 
 cdef object bad_page(object table, size_t bad):
+    if bad >= len(table):
+        return None
     return f"page {bad} is {int(table[bad])}: gfns are below {LIMIT}"
 
 
@@ -128,7 +135,12 @@ cdef class Pin:
 
 cdef PageSet adopt(sp_pageset *pages):
     """A PageSet that takes over the reference."""
-    cdef PageSet made = PageSet.__new__(PageSet)
+    cdef PageSet made
+    try:
+        made = PageSet.__new__(PageSet)
+    except MemoryError:
+        sp_pageset_release(pages)
+        raise
     made.pin.pages = pages
     made.pin.set = sp_pageset_set(pages)[0]
     return made
@@ -266,9 +278,7 @@ cdef class PageSet:
         """The member at position `index` in order; negative from the end. IndexError beyond."""
         cdef Pin pin = self.held()
         cdef object count = sp_set_count(&pin.set), at
-        if not hasattr(index, "__index__"):
-            raise TypeError(f"an index must be an integer, not {type(index).__name__}")
-        at = index.__index__()
+        at = PyNumber_Index(index)
         at += count if at < 0 else 0
         if not 0 <= at < count:
             raise IndexError(f"index {index} of a set of {count} pages")
@@ -570,7 +580,8 @@ cdef class Snapshot(PageSet):
         """What to send, split by the status in this snapshot: a `Transfer`.
 
         To send = dirty | (converted_since(since) & memory, if `since` is given). `dirty` is a
-        DirtyLog (which keeps its pages), a Harvest, a PageSet, or ranges; `memory`, a GuestMemory,
+        DirtyLog (a look: it keeps its pages, and for a transfer they must be taken before the
+        snapshot is), a Harvest, a PageSet, or ranges; `memory`, a GuestMemory,
         says what is RAM and is by default the log's. One pass over each dirty bitmap.
         """
         return Plan(self, dirty, since, memory).all()
@@ -581,6 +592,14 @@ cdef class Snapshot(PageSet):
         if room == 0:
             raise RangeError("a batch of 0 ranges: the least is 1")
         return merged_of(Plan(self, dirty, since, memory), room)
+
+    def __copy__(self):
+        cdef Snapshot made = Snapshot.__new__(Snapshot)
+        made.pin = self.version()
+        return made
+
+    def __deepcopy__(self, memo):
+        return self.__copy__()
 
     def close(self):
         """Releases the version. Closing twice is nothing."""
@@ -693,7 +712,12 @@ cdef class Ranges:
 
 
 cdef Snapshot wrap(sp_snapshot snapshot):
-    cdef Snapshot made = Snapshot.__new__(Snapshot)
+    cdef Snapshot made
+    try:
+        made = Snapshot.__new__(Snapshot)
+    except MemoryError:
+        sp_snapshot_release(&snapshot)
+        raise
     made.pin.snapshot = snapshot
     made.pin.set = sp_snapshot_set(&snapshot)
     return made
@@ -807,8 +831,9 @@ cdef class SharedPages:
             )
         if status == SP_INVALID:
             raise RangeError(f"event {bad} has shared {int(table['shared'][bad])}: 0 or 1")
-        if status:
+        if status == SP_RANGE:
             self.refuse(status, int(table["start"][bad]), int(table["npages"][bad]))
+        check(status, "the tracker")
         return changed
 
     def set_list(self, ranges):
@@ -823,7 +848,7 @@ cdef class SharedPages:
                 self.tracker, <const sp_range *>data.view.buf, n, &changed, &bad
             )
         if status == SP_RANGE and bad == n:
-            bad = int(table[:, 1].argmax())
+            bad = int(((table[:, 1] > bound) & (table[:, 0] < table[:, 1])).argmax())
             start, stop = table[bad].tolist()
             raise RangeError(f"range {bad} is [{start}, {stop}): the guest has {bound} pages")
         if status == SP_RANGE or status == SP_INVALID:
@@ -898,7 +923,9 @@ cdef class SharedPages:
         Reading eight bytes from it clears it. Until first asked for it costs a writer nothing.
         """
         cdef int fd = -1
-        cdef sp_status status = sp_tracker_fd(self.tracker, &fd)
+        cdef sp_status status
+        with nogil:
+            status = sp_tracker_fd(self.tracker, &fd)
         if status == SP_NOMEM:
             raise OSError("no eventfd can be had")
         check(status, "the tracker")
@@ -1023,8 +1050,9 @@ cdef class Memory:
 
 @cython.final
 cdef class Taken:
-    """A harvest's pages."""
+    """A harvest's pages. What was taken goes back to its log unless `end` said that it arrived."""
     cdef sp_harvest *harvest
+    cdef sp_log *log  # NULL: nothing is owed to a log
 
     cdef int has_pages(self) except -1:
         if self.harvest == NULL:
@@ -1040,7 +1068,23 @@ cdef class Taken:
         check(status, None)
         return pages
 
+    cdef void settle(self, bint give_back) noexcept:
+        cdef sp_log *log = self.log
+        self.log = NULL
+        with nogil:
+            if give_back:
+                sp_log_give_back(log, sp_harvest_retain(self.harvest))
+            sp_log_free(log)
+
+    def end(self, bint give_back):
+        """Puts the pages back, or drops them. ClosedError the second time."""
+        if self.log == NULL:
+            raise ClosedError("the harvest was already committed or aborted")
+        self.settle(give_back)
+
     def __dealloc__(self):
+        if self.log != NULL:
+            self.settle(True)
         sp_harvest_release(self.harvest)
 
 
@@ -1080,7 +1124,10 @@ cdef class Log:
 
     @property
     def nbytes(self):
-        return sp_log_bytes(self.log)
+        cdef uint64_t held
+        with nogil:
+            held = sp_log_bytes(self.log)
+        return held
 
     def add_bitmap(self, size_t index, bits, uint64_t first_page, uint64_t npages):
         cdef Lease data = Lease(bits)
@@ -1135,12 +1182,17 @@ cdef class Log:
         with nogil:
             status = sp_log_take(self.log, &taken.harvest)
         check(status, None)
+        taken.log = sp_log_retain(self.log)
         return taken
 
-    def give_back(self, Taken taken not None):
-        """Puts pages back; others may go on reading `taken`."""
-        taken.has_pages()
-        sp_log_give_back(self.log, sp_harvest_retain(taken.harvest))
+    def peek(self):
+        """The pages, which stay in the log."""
+        cdef Taken taken = Taken.__new__(Taken)
+        cdef sp_status status
+        with nogil:
+            status = sp_log_peek(self.log, &taken.harvest)
+        check(status, None)
+        return taken
 
 
 # ---- kernels ----
@@ -1160,12 +1212,12 @@ def kernels():
 
 
 cdef int choose_kernels() except -1:
-    cdef bytes name = _os.environ.get("PYSHAREDPAGES_KERNELS", "").encode()
+    cdef bytes name = _os.fsencode(_os.environ.get("PYSHAREDPAGES_KERNELS", ""))
     if not name:
         return 0
     if sp_kernels_find(name) == NULL:
-        available = ", ".join(kernels()["available"])
-        raise ImportError(f"PYSHAREDPAGES_KERNELS is {name.decode()!r}: this host has {available}")
+        known = ", ".join(kernels()["available"])
+        raise ImportError(f"PYSHAREDPAGES_KERNELS is {_os.fsdecode(name)!r}: this host has {known}")
     sp_kernels_use(sp_kernels_find(name))
     return 0
 

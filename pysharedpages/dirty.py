@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final
@@ -116,7 +117,7 @@ class DirtyLog:
     may leave some of the pages in.
     """
 
-    __slots__ = ("_log", "_memory", "_sources")
+    __slots__ = ("_counting", "_log", "_memory", "_sources")
 
     def __init__(self, memory: GuestMemory) -> None:
         if not isinstance(memory, GuestMemory):
@@ -124,6 +125,7 @@ class DirtyLog:
         self._memory = memory
         self._log = Log(memory._memory)
         self._sources: dict[str, int] = {}
+        self._counting = threading.Lock()
 
     @property
     def memory(self) -> GuestMemory:
@@ -156,14 +158,16 @@ class DirtyLog:
             )
         if source is not None:
             pages = len(PageSet.from_bitmap(bits, npages=npages - first))
-            self._sources[source] = self._sources.get(source, 0) + pages
         self._log.add_bitmap(index, bits, first, npages - first)
+        if source is not None:
+            with self._counting:
+                self._sources[source] = self._sources.get(source, 0) + pages
 
     def bitmap_buffer(self, slot: int) -> Loan:
         """Lends a bitmap of the log's own, all zero, for a source to fill in place.
 
         A writable buffer of ceil(npages / 64) * 8 bytes. What it holds when the log is taken from
-        is dirty; fill it before. No copy is made.
+        is dirty; fill it before, and let go of it: one that is still held then is copied.
         """
         return self._log.lend(self._memory._index(slot))
 
@@ -197,13 +201,11 @@ class DirtyLog:
         return dict(self._sources)
 
     def take(self) -> Harvest:
-        """Everything added so far; the log is then empty. Copies nothing."""
+        """Everything added so far; the log is then empty. O(1), but for bitmaps still lent."""
         return Harvest(self, self._log.take())
 
     def _taken(self) -> Taken:
-        taken = self._log.take()
-        self._log.give_back(taken)
-        return taken
+        return self._log.peek()
 
 
 class Harvest:
@@ -228,18 +230,13 @@ class Harvest:
     def __len__(self) -> int:
         return self._taken().count()
 
-    def __del__(self) -> None:
-        # A pass that forgot its harvest has not sent it.
-        if getattr(self, "_pages", None) is not None:
-            self.abort()
-
     def commit(self) -> None:
         """Drops the pages. ClosedError if the harvest was already ended."""
-        self._end()
+        self._end(False)
 
     def abort(self) -> None:
         """Puts the pages back into the log. ClosedError if the harvest was already ended."""
-        self._log._log.give_back(self._end())
+        self._end(True)
 
     def __enter__(self) -> Harvest:
         self._taken()
@@ -262,10 +259,9 @@ class Harvest:
             raise ClosedError("the harvest was already committed or aborted")
         return self._pages
 
-    def _end(self) -> Taken:
-        pages = self._taken()
+    def _end(self, give_back: bool) -> None:
+        self._taken().end(give_back)
         self._pages = None
-        return pages
 
     def __repr__(self) -> str:
         return "<Harvest, ended>" if self._pages is None else f"<Harvest of {len(self)} pages>"

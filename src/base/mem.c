@@ -26,7 +26,7 @@ static void *map(size_t bytes, int protection)
     if (bytes > SIZE_MAX / 2)
         return NULL;
     size_t size = round_up(bytes), spare = size + HUGE_BYTES;
-    char *start = mmap(NULL, spare, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *start = mmap(NULL, spare, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (start == MAP_FAILED)
         return NULL;
     size_t skip = round_up((uintptr_t)start) - (uintptr_t)start;

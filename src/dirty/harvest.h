@@ -1,8 +1,8 @@
 /*
  * harvest.h - what a log holds and a harvest is; private to dirty/.  Floor 4.
  *
- * A harvest is immutable once it was taken.  The log's present content is a harvest that nobody else
- * sees, changed under the log's lock.
+ * A harvest is immutable once it was taken.  The log's present content is a harvest that nobody
+ * else sees, changed under the log's lock.
  */
 #ifndef SP_DIRTY_HARVEST_H
 #define SP_DIRTY_HARVEST_H

@@ -15,6 +15,7 @@
 #include "dirty/harvest.h"
 
 struct sp_log {
+    _Atomic uint64_t refs; /* the owner, and every harvest that may come back */
     sp_lock lock;
     const sp_allocator *allocator;
     sp_memory *memory;
@@ -31,6 +32,7 @@ sp_status sp_log_new(const sp_allocator *allocator, sp_memory *memory, sp_log **
     sp_log *log = sp_mem_zalloc(&mem, sizeof *log);
     if (!log)
         return SP_NOMEM;
+    atomic_init(&log->refs, 1);
     sp_lock_init(&log->lock);
     log->allocator = mem.allocator;
     log->open = sp_harvest_new(log->allocator, memory);
@@ -43,9 +45,16 @@ sp_status sp_log_new(const sp_allocator *allocator, sp_memory *memory, sp_log **
     return SP_OK;
 }
 
+sp_log *sp_log_retain(sp_log *log)
+{
+    sp_add(&log->refs, 1, relaxed); /* relaxed: the caller already holds a reference */
+    return log;
+}
+
 void sp_log_free(sp_log *log)
 {
-    if (!log)
+    /* acq_rel: the last release pairs with all others, whose accesses must be over */
+    if (!log || sp_sub(&log->refs, 1, acq_rel) != 1)
         return;
     for (sp_harvest *harvest = log->returned, *next; harvest; harvest = next) {
         next = harvest->next;
@@ -90,16 +99,20 @@ static sp_status push_bits(sp_log *log, size_t index, sp_bits **out)
     return SP_OK;
 }
 
-/* A bitmap of slot `index` that is not lent; with the lock held. */
+/* A bitmap of slot `index` that is not lent, or NULL; with the lock held. */
+static sp_bits *find_own(const sp_log *log, size_t index)
+{
+    sp_bits *bits = log->open->bits[index];
+    while (bits && sp_bits_is_lent(bits))
+        bits = bits->next;
+    return bits;
+}
+
+/* The same, made where there is none. */
 static sp_status own_bits(sp_log *log, size_t index, sp_bits **out)
 {
-    for (sp_bits *bits = log->open->bits[index]; bits; bits = bits->next) {
-        if (!sp_bits_is_lent(bits)) {
-            *out = bits;
-            return SP_OK;
-        }
-    }
-    return push_bits(log, index, out);
+    *out = find_own(log, index);
+    return *out ? SP_OK : push_bits(log, index, out);
 }
 
 sp_status sp_log_add_bitmap(sp_log *log, size_t index, const void *bitmap, uint64_t first_page,
@@ -258,21 +271,31 @@ static void or_words(uint64_t *to, const uint64_t *from, uint64_t nwords)
         to[w] |= from[w];
 }
 
-/* Leaves slot `index` of the open harvest one bitmap, bits past the slot's end zero. */
+/* Makes slot `index`, if it has bitmaps, have one that no borrower can still write. */
+static sp_status prepare_fold(sp_log *log, size_t index)
+{
+    sp_bits *own;
+    return log->open->bits[index] ? own_bits(log, index, &own) : SP_OK;
+}
+
+/* Leaves a prepared slot of the open harvest that one bitmap, bits past the slot's end zero. */
 static void fold_bits(sp_log *log, size_t index)
 {
-    sp_bits *first = log->open->bits[index];
-    if (!first)
+    sp_bits *own = find_own(log, index);
+    if (!own)
         return;
-    for (sp_bits *bits = first->next, *next; bits; bits = next) {
+    for (sp_bits *bits = log->open->bits[index], *next; bits; bits = next) {
         next = bits->next;
-        or_words(first->words, bits->words, bits->nwords);
-        sp_bits_release(bits);
+        if (bits != own) {
+            or_words(own->words, bits->words, bits->nwords);
+            sp_bits_release(bits);
+        }
     }
-    first->next = NULL;
+    own->next = NULL;
+    log->open->bits[index] = own;
     uint64_t over = sp_memory_at(log->memory, index)->npages & 63;
     if (over)
-        first->words[first->nwords - 1] &= sp_mask(0, (unsigned)over - 1);
+        own->words[own->nwords - 1] &= sp_mask(0, (unsigned)over - 1);
 }
 
 /* Adds a harvest's pages to the open one.  SP_NOMEM: some may be in, the harvest is as it was. */
@@ -299,7 +322,8 @@ static sp_status fold_harvest(sp_log *log, const sp_harvest *harvest)
     return status;
 }
 
-sp_status sp_log_take(sp_log *log, sp_harvest **out)
+/* Empties the log into *out; puts it back at once if `keep`, so that nobody sees an empty log. */
+static sp_status take(sp_log *log, bool keep, sp_harvest **out)
 {
     sp_harvest *empty = sp_harvest_new(log->allocator, log->memory);
     if (!empty)
@@ -317,10 +341,16 @@ sp_status sp_log_take(sp_log *log, sp_harvest **out)
             sp_harvest_release(harvest);
         }
     }
+    for (size_t i = 0; !status && i < sp_memory_count(log->memory); i++)
+        status = prepare_fold(log, i);
     if (!status) {
         for (size_t i = 0; i < sp_memory_count(log->memory); i++)
             fold_bits(log, i);
         *out = log->open;
+        if (keep) {
+            log->open->next = log->returned;
+            log->returned = sp_harvest_retain(log->open);
+        }
         log->open = empty;
         empty = NULL;
     }
@@ -328,6 +358,10 @@ sp_status sp_log_take(sp_log *log, sp_harvest **out)
     sp_harvest_release(empty);
     return status;
 }
+
+sp_status sp_log_take(sp_log *log, sp_harvest **out) { return take(log, false, out); }
+
+sp_status sp_log_peek(sp_log *log, sp_harvest **out) { return take(log, true, out); }
 
 void sp_log_give_back(sp_log *log, sp_harvest *harvest)
 {

@@ -28,6 +28,7 @@ typedef struct sp_ring_entry {
 _Static_assert(sizeof(sp_ring_entry) == 16, "struct kvm_dirty_gfn is 16 bytes");
 
 SP_MUST_CHECK sp_status sp_log_new(const sp_allocator *allocator, sp_memory *memory, sp_log **out);
+sp_log *sp_log_retain(sp_log *log);
 void sp_log_free(sp_log *log); /* NULL is nothing; harvests stay */
 
 /* Adds npages bits from bit 0 of a little-endian bitmap, whose bit 0 is page first_page of slot
@@ -52,6 +53,8 @@ SP_MUST_CHECK sp_status sp_log_add_ring(sp_log *log, const sp_ring_entry *entrie
 
 /* Everything added so far; the log is empty then.  SP_NOMEM: nothing taken, nothing lost. */
 SP_MUST_CHECK sp_status sp_log_take(sp_log *log, sp_harvest **out);
+/* The same, and the pages stay in the log: one step, so a take() beside it misses nothing. */
+SP_MUST_CHECK sp_status sp_log_peek(sp_log *log, sp_harvest **out);
 /* Puts a harvest's pages back into the log they came from, taking over the reference.  O(1), cannot
  * fail. */
 void sp_log_give_back(sp_log *log, sp_harvest *harvest);

@@ -17,7 +17,7 @@ struct sp_memory {
     sp_mem mem;
     size_t n;
     sp_pageset *pages;
-    uint32_t *by_id; /* indices into slots, by id */
+    uint64_t *by_id; /* id << 32 | index into slots, ascending */
     entry slots[];   /* by gfn, then by id; constant since construction */
 };
 
@@ -77,20 +77,26 @@ static sp_status check_overlaps(const entry *sorted, size_t n, size_t *bad, size
     return SP_OK;
 }
 
+static int by_number(const void *left, const void *right)
+{
+    uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+    return (a > b) - (a < b);
+}
+
 static sp_status index_ids(sp_memory *memory, size_t *bad, size_t *other)
 {
-    for (size_t i = 0; i < memory->n; i++) {
-        size_t at = i;
-        uint32_t id = memory->slots[i].slot.id;
-        for (; at && memory->slots[memory->by_id[at - 1]].slot.id > id; at--)
-            memory->by_id[at] = memory->by_id[at - 1];
-        memory->by_id[at] = (uint32_t)i;
-        if (at && memory->slots[memory->by_id[at - 1]].slot.id == id) {
-            size_t twin = memory->slots[memory->by_id[at - 1]].given;
-            *bad = (size_t)sp_max(twin, memory->slots[i].given);
-            *other = (size_t)sp_min(twin, memory->slots[i].given);
-            return SP_INVALID;
-        }
+    for (size_t i = 0; i < memory->n; i++)
+        memory->by_id[i] = (uint64_t)memory->slots[i].slot.id << 32 | i;
+    if (memory->n) /* else there is no array, which qsort does not allow */
+        qsort(memory->by_id, memory->n, sizeof *memory->by_id, by_number);
+    for (size_t i = 1; i < memory->n; i++) {
+        if (memory->by_id[i] >> 32 != memory->by_id[i - 1] >> 32)
+            continue;
+        size_t one = memory->slots[(uint32_t)memory->by_id[i]].given;
+        size_t two = memory->slots[(uint32_t)memory->by_id[i - 1]].given;
+        *bad = (size_t)sp_max(one, two);
+        *other = (size_t)sp_min(one, two);
+        return SP_INVALID;
     }
     return SP_OK;
 }
@@ -154,14 +160,14 @@ sp_status sp_memory_find(const sp_memory *memory, uint32_t id, size_t *index)
     size_t low = 0, high = memory->n;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (memory->slots[memory->by_id[middle]].slot.id < id)
+        if (memory->by_id[middle] >> 32 < id)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low == memory->n || memory->slots[memory->by_id[low]].slot.id != id)
+    if (low == memory->n || memory->by_id[low] >> 32 != id)
         return SP_UNKNOWN;
-    *index = memory->by_id[low];
+    *index = (uint32_t)memory->by_id[low];
     return SP_OK;
 }
 

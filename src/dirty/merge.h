@@ -6,8 +6,8 @@
  * dirty set that came as such).  Pages to send that are members of `shared` go to the shared list,
  * the others to the private one; both lists are sorted, disjoint and coalesced.
  *
- * One pass: each dirty bitmap is read once, 64 bytes at a test, and never made a set.  The result
- * comes in batches of a bounded size, and the state between batches is bounded too.
+ * One pass: each dirty bitmap is read once, a cache line or more at a test, and never made a set.
+ * The result comes in batches of a bounded size, and the state between batches is bounded too.
  */
 #ifndef SP_DIRTY_MERGE_H
 #define SP_DIRTY_MERGE_H
@@ -33,7 +33,7 @@ typedef struct sp_list {
 bool sp_merge_next(sp_merge *merge, sp_list *shared, sp_list *private);
 
 /* The whole result in lists that grow; the caller frees them with sp_list_free.  SP_NOMEM: both
- * empty. */
+ * empty, and the merge is spent. */
 SP_MUST_CHECK sp_status sp_merge_all(sp_merge *merge, sp_mem *mem, sp_list *shared,
                                      sp_list *private);
 /* The pages of a harvest, each counted once; O(its bitmaps). */

@@ -5,12 +5,17 @@
 
 #include <string.h>
 
+#include "base/sort.h"
+
 /* Cells of a trail that is shortened: of ranges, 1 MiB. */
 #define LONG_TRAIL 256u
 
-/* Sets of one tier that are united into one of the next. */
+/* Cells of one tier that are united into one of the next, at a time: a writer waits for that. */
 #define TIER_CELLS 8u
 #define TIERS 16u
+
+/* Sets of this tier come from 16,384 ranges: uniting eight takes milliseconds. */
+#define LARGE_TIER 2u
 
 /* ---- cells ---- */
 
@@ -74,9 +79,9 @@ void sp_trail_drop(sp_trail *trail)
 /* Unites the cells of one tier, if there are enough of them and memory for it. */
 static void unite_tier(sp_trail *trail, uint32_t tier)
 {
-    sp_cell *chosen[LONG_TRAIL];
+    sp_cell *chosen[TIER_CELLS];
     uint32_t n = 0;
-    for (sp_cell *cell = trail->head; cell && n < LONG_TRAIL; cell = cell->next)
+    for (sp_cell *cell = trail->head; cell && n < TIER_CELLS; cell = cell->next)
         if (cell->tier == tier)
             chosen[n++] = cell;
     if (n < TIER_CELLS)
@@ -108,12 +113,15 @@ static void unite_tier(sp_trail *trail, uint32_t tier)
     *trail = rest;
 }
 
+/* Shortens a long trail by one group of each tier.  Large sets wait until it is longer still: a
+ * writer waits for their union, and most trails are dropped before. */
 static void compact(sp_trail *trail)
 {
-    if (trail->count < LONG_TRAIL)
-        return;
-    for (uint32_t tier = 0; tier < TIERS; tier++)
+    for (uint32_t tier = 0; tier < TIERS; tier++) {
+        if (trail->count < (tier < LARGE_TIER ? LONG_TRAIL : 2 * LONG_TRAIL))
+            return;
         unite_tier(trail, tier);
+    }
 }
 
 void sp_trail_splice(sp_trail *into, sp_trail *from)
@@ -192,19 +200,34 @@ void sp_changes_clear(sp_changes *changes)
 
 /* ---- union ---- */
 
-static sp_status unite_into(sp_pageset *made, const sp_cell *cell)
+/* Adds the ranges of all cells that are bags of them, sorted. */
+static sp_status unite_ranges(sp_pageset *made, const sp_keeper *keeper, sp_cell **cells, size_t n)
+{
+    size_t total = 0, used = 0;
+    for (size_t i = 0; i < n; i++)
+        total += cells[i]->n;
+    if (!total)
+        return SP_OK;
+    size_t bytes = 2 * total * sizeof(sp_range);
+    sp_range *list = sp_mem_alloc(keeper->mem, bytes);
+    if (!list)
+        return SP_NOMEM;
+    for (size_t i = 0; i < n; i++) {
+        memcpy(list + used, cells[i]->ranges, cells[i]->n * sizeof *list);
+        used += cells[i]->n;
+    }
+    sp_sort_ranges(list, list + total, total);
+    sp_edit edit = sp_pageset_edit(made);
+    sp_status status = sp_set_add_sorted(&edit, sp_pageset_open(made), list, total);
+    sp_mem_free(keeper->mem, list, bytes);
+    return status;
+}
+
+static sp_status unite_set(sp_pageset *made, const sp_pageset *pages)
 {
     sp_edit edit = sp_pageset_edit(made);
     sp_set *set = sp_pageset_open(made), sum;
-    for (uint32_t i = 0; i < cell->n; i++) {
-        sp_status status = sp_set_assign(&edit, set, cell->ranges[i].start, cell->ranges[i].stop,
-                                         true);
-        if (status)
-            return status;
-    }
-    if (!cell->pages || !sp_set_count(sp_pageset_set(cell->pages)))
-        return SP_OK;
-    sp_status status = sp_set_combine(&edit, SP_OR, set, sp_pageset_set(cell->pages), &sum);
+    sp_status status = sp_set_combine(&edit, SP_OR, set, sp_pageset_set(pages), &sum);
     if (status)
         return status;
     sp_set_retire(&edit, set);
@@ -212,21 +235,31 @@ static sp_status unite_into(sp_pageset *made, const sp_cell *cell)
     return SP_OK;
 }
 
+/* A new set of all the cells hold. */
+static sp_status unite(const sp_keeper *keeper, sp_cell **cells, size_t n, sp_pageset **out)
+{
+    sp_pageset *made;
+    sp_status status = sp_pageset_new(keeper->mem->allocator, keeper->engine, &made);
+    if (status)
+        return status;
+    status = unite_ranges(made, keeper, cells, n);
+    for (size_t i = 0; !status && i < n; i++)
+        if (cells[i]->pages)
+            status = unite_set(made, cells[i]->pages);
+    if (status)
+        sp_pageset_release(made);
+    else
+        *out = made;
+    return status;
+}
+
 sp_status sp_cells_unite(const sp_keeper *keeper, sp_cell **cells, size_t n, sp_pageset **out)
 {
     sp_status status = SP_OK;
-    if (n == 1 && cells[0]->pages) {
+    if (n == 1 && cells[0]->pages)
         *out = sp_pageset_retain(cells[0]->pages);
-    } else {
-        sp_pageset *made = NULL;
-        status = sp_pageset_new(keeper->mem->allocator, keeper->engine, &made);
-        for (size_t i = 0; !status && i < n; i++)
-            status = unite_into(made, cells[i]);
-        if (status)
-            sp_pageset_release(made);
-        else
-            *out = made;
-    }
+    else
+        status = unite(keeper, cells, n, out);
     for (size_t i = 0; i < n; i++)
         sp_cell_release(cells[i]);
     return status;

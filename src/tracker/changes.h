@@ -4,10 +4,10 @@
  *
  * While a version is open, its conversions are appended to a fixed log; a full log becomes a cell,
  * an immutable, reference-counted bag of ranges.  A version's trail is a list of cells; when the
- * version before it dies, that one's trail is spliced in.  A trail of 256 cells is shortened: all
- * its bags of ranges are united into one set, and eight such sets into one of the next tier.  So it
- * holds at most 1 MiB of ranges and O(log n) sets, and most trails are dropped before that: putting
- * a range into a set costs ten times what appending it does.
+ * version before it dies, that one's trail is spliced in.  A trail of 256 cells is shortened, a
+ * little at each append: eight bags of ranges are united into one set, eight such sets into one of
+ * the next tier.  So it holds at most 1 MiB of ranges and O(log n) sets, and most trails are
+ * dropped before that: putting a range into a set costs ten times what appending it does.
  *
  * Cells are linked and unlinked under the tracker's lock; a reader retains the cells it wants under
  * the lock and unites them after.

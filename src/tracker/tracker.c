@@ -1,8 +1,10 @@
 /*
  * tracker.c - a tracker's life, its lock, its notifications and its accounts.  Floor 4.
  */
+#define _GNU_SOURCE
 #include "tracker/tracker.h"
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -10,13 +12,13 @@
 
 /* ---- hooks of the epoch room ---- */
 
-static void splice(sp_epoch *epoch, sp_trail *into, sp_trail *from)
+static void splice_trail(sp_epoch *epoch, sp_trail *into, sp_trail *from)
 {
     (void)epoch;
     sp_trail_splice(into, from);
 }
 
-static void drop(sp_epoch *epoch, sp_trail *trail)
+static void drop_trail(sp_epoch *epoch, sp_trail *trail)
 {
     (void)epoch;
     sp_trail_drop(trail);
@@ -35,7 +37,7 @@ static void destroy(sp_epoch *epoch)
     sp_mem_free(&mem, tracker, sizeof *tracker);
 }
 
-static const sp_epoch_hooks hooks = {splice, drop, walk, destroy};
+static const sp_epoch_hooks hooks = {splice_trail, drop_trail, walk, destroy};
 
 /* ---- life ---- */
 
@@ -127,7 +129,23 @@ bool sp_tracker_is_closed(const sp_tracker *tracker)
     return sp_load(&tracker->closed, acquire) != 0;
 }
 
-void sp_tracker_after_fork(sp_tracker *tracker) { (void)sp_lock_after_fork(&tracker->epoch.lock); }
+/* Puts an eventfd of our own in the place of the one that parent and child now share. */
+static void own_fd(sp_tracker *tracker)
+{
+    int own = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (own < 0 || dup3(own, tracker->fd, O_CLOEXEC) < 0) {
+        close(tracker->fd);
+        tracker->fd = -1;
+    }
+    if (own >= 0)
+        close(own);
+}
+
+void sp_tracker_after_fork(sp_tracker *tracker)
+{
+    if (!sp_lock_after_fork(&tracker->epoch.lock) && tracker->fd >= 0)
+        own_fd(tracker);
+}
 
 /* ---- the lock ---- */
 
@@ -144,6 +162,21 @@ sp_status sp_tracker_enter(sp_tracker *tracker, bool wait)
     return status;
 }
 
+/* Cells of a log of conversions that is dropped if nobody can ask for it: 16,384 ranges, so that
+ * the copies which the nodes then need again are spread over as many conversions. */
+#define LONG_LOG 64
+
+/* True if the log takes much memory, no reader holds an older version than the newest, and none has
+ * ever pinned that: publishing anew then makes the log past, and it goes. */
+static bool is_forgettable(sp_tracker *tracker)
+{
+    const sp_cell *last = tracker->changes.trail.tail;
+    bool much = last && (last->pages || tracker->changes.trail.count >= LONG_LOG);
+    sp_epoch *epoch = &tracker->epoch;
+    return much && !sp_epoch_is_watched(epoch) &&
+           sp_epoch_version(epoch, epoch->newest)->prev == SP_SLOT_NONE;
+}
+
 void sp_tracker_leave(sp_tracker *tracker, uint64_t changed)
 {
     if (changed) {
@@ -153,7 +186,7 @@ void sp_tracker_leave(sp_tracker *tracker, uint64_t changed)
         /* release: pairs with the load in sp_tracker_snapshot */
         sp_store(&epoch->done_seq, tracker->seq, release);
         /* Bounds how far latest() lags.  If it cannot be had, the next snapshot() tries again. */
-        if (sp_epoch_is_watched(epoch))
+        if (sp_epoch_is_watched(epoch) || is_forgettable(tracker))
             (void)!sp_tracker_publish(tracker);
         ring(tracker);
     }
@@ -198,8 +231,7 @@ sp_status sp_tracker_measure(sp_tracker *tracker, sp_tracker_stats *stats)
         return status;
     sp_epoch *epoch = &tracker->epoch;
     /* Drops what is only in the newest version because nothing was published since. */
-    if (!sp_epoch_is_watched(epoch))
-        (void)!sp_tracker_publish(tracker);
+    (void)!sp_tracker_publish(tracker);
     sp_epoch_collect(epoch);
     *stats = (sp_tracker_stats){.engine = sp_set_engine_name(&tracker->set), .epoch = tracker->seq};
     sp_set_measure(&tracker->set, &stats->set);

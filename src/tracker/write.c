@@ -28,10 +28,6 @@ static sp_status differing(sp_tracker *tracker, uint64_t start, uint64_t stop, b
     return status;
 }
 
-/* Cells of an unasked-for log that is dropped: 16,384 ranges, so that the copies which the nodes
- * then need again are spread over as many conversions. */
-#define LONG_LOG 64
-
 /* Differing ranges up to which they are logged one by one instead of as a set. */
 #define FEW 8
 
@@ -117,17 +113,6 @@ static sp_status check(const sp_tracker *tracker, uint64_t start, uint64_t npage
     return start <= tracker->bound && npages <= tracker->bound - start ? SP_OK : SP_RANGE;
 }
 
-/* Drops a long log of conversions that nobody can ask for: if no reader has ever pinned the newest
- * version, and none holds an older one, publishing anew makes them past. */
-static void forget(sp_tracker *tracker)
-{
-    sp_epoch *epoch = &tracker->epoch;
-    if (tracker->changes.trail.count < LONG_LOG || sp_epoch_is_watched(epoch) ||
-        sp_epoch_version(epoch, epoch->newest)->prev != SP_SLOT_NONE)
-        return;
-    (void)!sp_tracker_publish(tracker); /* if memory is short, the log only grows longer */
-}
-
 sp_status sp_tracker_convert(sp_tracker *tracker, uint64_t start, uint64_t npages, bool shared,
                              bool wait, uint64_t *changed)
 {
@@ -137,7 +122,6 @@ sp_status sp_tracker_convert(sp_tracker *tracker, uint64_t start, uint64_t npage
         status = sp_tracker_enter(tracker, wait);
     if (status)
         return status;
-    forget(tracker);
     if (npages)
         status = convert(tracker, &tracker->changes, start, start + npages, shared, changed);
     if (status)
