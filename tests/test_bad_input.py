@@ -11,6 +11,8 @@ import pytest
 from model import GFN_LIMIT, canonical, events, gfns, names, ranges, ring
 
 from pysharedpages import (
+    EVENT_DTYPE,
+    ClosedError,
     DirtyLog,
     FormatError,
     GuestMemory,
@@ -295,6 +297,20 @@ def test_empty_batches(pages: SharedPages, batch: int) -> None:
     for use in (SET.iter_ranges, lambda batch: pages.snapshot().iter_merge(SET, batch=batch)):
         with pytest.raises(ValueError, match=str(batch)):
             list(use(batch=batch))
+
+
+def test_bitmaps_of_foreign_byte_order(log: DirtyLog) -> None:
+    for use in (PageSet.from_bitmap, lambda bits: log.add_bitmap(3, bits)):
+        with pytest.raises(TypeError):
+            use(np.array([1], dtype=">u8"))
+    untouched(log)
+
+
+def test_empty_batches_on_a_closed_tracker(pages: SharedPages) -> None:
+    pages.close()
+    for use in (pages.apply, pages.set_list):
+        with pytest.raises(ClosedError):
+            use(np.zeros(0, EVENT_DTYPE) if use == pages.apply else ranges())
 
 
 def test_bitmaps_too_short_for_npages() -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -220,6 +222,48 @@ def test_abort_puts_the_pages_back(log: DirtyLog, look: Look) -> None:
     harvest.abort()
     assert look(log) == [(101, 103), (105, 106), (1001, 1002)]
     assert look(log.take()) == [(101, 103), (105, 106), (1001, 1002)]
+
+
+def test_a_forgotten_harvest_comes_back(log: DirtyLog, look: Look) -> None:
+    log.add_pages(gfns(101))
+    log.take()
+    assert look(log) == [(101, 102)]
+
+
+def test_a_copied_harvest_ends_once(log: DirtyLog, look: Look) -> None:
+    log.add_pages(gfns(101))
+    harvest = log.take()
+    twin = copy.copy(harvest)
+    twin.abort()
+    with pytest.raises(ClosedError):
+        harvest.abort()
+    assert look(log) == [(101, 102)]
+    assert look(log.take()) == [(101, 102)]
+
+
+def test_an_interrupted_take_loses_nothing(log: DirtyLog, look: Look) -> None:
+    class InterruptError(Exception):
+        pass
+
+    def interrupt(number: int, frame: object) -> None:
+        raise InterruptError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    interrupted = 0
+    try:
+        for _ in range(300):
+            log.add_pages(gfns(101))
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 20e-6)
+                while True:
+                    log.take()
+            except InterruptError:
+                interrupted += 1
+            assert look(log) == [(101, 102)]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted == 300
 
 
 def test_two_harvests_at_once(log: DirtyLog, look: Look) -> None:

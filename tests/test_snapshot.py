@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import pickle
 import sys
@@ -388,3 +389,13 @@ def test_the_last_page(tracker: Make) -> None:
     snap = pages.snapshot()
     assert snap.max() == GFN_LIMIT - 1
     assert canonical(snap.converted_since(older).ranges()) == [(GFN_LIMIT - 1, GFN_LIMIT)]
+
+
+def test_closing_a_copy_leaves_the_original(tracker: Make) -> None:
+    pages = tracker(1000)
+    pages.share(5)
+    snap = pages.snapshot()
+    for twin in (copy.copy(snap), copy.deepcopy(snap)):
+        assert twin == snap
+        twin.close()
+    assert canonical(snap.ranges()) == [(5, 6)]

@@ -385,3 +385,25 @@ def test_add_and_take_at_once(scale: float) -> None:
     everything = np.concatenate(committed)
     assert canonical(PageSet.from_ranges(everything).ranges()) == [(70, 70 + 4 * count)]
     assert int((everything[:, 1] - everything[:, 0]).sum()) == 4 * count
+
+
+def test_a_look_never_hides_the_log_from_a_take() -> None:
+    log = DirtyLog(GuestMemory([(0, 0, 64)]))
+    log.add_pages(np.array([5], np.uint64))
+    private = SharedPages().snapshot()
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            private.merge(log)
+
+    def take() -> None:
+        try:
+            for _ in range(3000):
+                harvest = log.take()
+                assert len(harvest) == 1
+                harvest.abort()
+        finally:
+            stop.set()
+
+    together([look, take])

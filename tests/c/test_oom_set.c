@@ -154,6 +154,67 @@ static void combines_fail_at_every_allocation(void)
     }
 }
 
+/* ---- sorted ranges ---- */
+
+/* Ranges over two leaves and their border: runs enough for every kind of leaf, and single ones. */
+static size_t many_ranges(rng *r, uint64_t start, sp_range *ranges, size_t room)
+{
+    uint64_t step = rng_between(r, 2, 40), far = rng_chance(r, 2) ? 70000 : 3000;
+    size_t n = 0;
+    for (uint64_t at = start; n < room && at < start + far; n++, at += rng_below(r, step))
+        ranges[n] = (sp_range){at, at + rng_between(r, 1, rng_chance(r, 30) ? 900 : 3)};
+    return n;
+}
+
+/* Some of the ranges may be in, whole or in part; and nothing that is in none of them. */
+static void check_partly_in(const set_bench *b, const set_bench *whole)
+{
+    const sp_kernels *k = sp_kernels_active();
+    sp_set_stats stats;
+    size_t n;
+    sp_range *was = model_ranges(&b->model, 0, SP_GFN_LIMIT, &n);
+    CHECK_VALID(sp_set_validate(&b->set));
+    for (size_t i = 0; i < n; i++)
+        CHECK_EQ(sp_set_count_range(&b->set, was[i].start, was[i].stop),
+                 was[i].stop - was[i].start);
+    free(was);
+    CHECK_EQ(sp_set_intersection(k, &b->set, &whole->set), sp_set_count(&b->set));
+    sp_set_measure(&b->set, &stats);
+    CHECK_EQ(stats.nodes, alloc_blocks(&b->alloc));
+    CHECK_EQ(stats.bytes, alloc_bytes(&b->alloc));
+}
+
+static void sorted_ranges_fail_at_every_allocation(void)
+{
+    static sp_range ranges[3000];
+    sp_range leaves[] = {{0, 200000}, {UINT64_C(1) << 34, (UINT64_C(1) << 34) + 131072}};
+    rng r = rng_open(7);
+    for (uint64_t step = 0; step < check_scaled(40) && !check_failed(); step++) {
+        set_bench b, whole;
+        rng same = r;
+        set_bench_open(&b, leaves, 2);
+        set_bench_open(&whole, leaves, 2);
+        set_bench_fill(&whole, &same, 6);
+        set_bench_fill(&b, &r, 6);
+        uint64_t start = leaves[step % 3 == 0].start + rng_below(&r, 60000);
+        size_t n = many_ranges(&r, start, ranges, 3000);
+        for (size_t i = 0; i < n; i++)
+            set_bench_assign(&whole, ranges[i].start, ranges[i].stop, true);
+        sp_status status = SP_NOMEM;
+        for (uint64_t at = 1; status && !check_failed(); at++) {
+            check_case("step %d, %zu ranges, allocation %d", (int)step, n, (int)at);
+            alloc_arm(&b.alloc, at, step & 1);
+            status = sp_set_add_sorted(&b.edit, &b.set, ranges, n);
+            CHECK_EQ(status, alloc_failed(&b.alloc) ? SP_NOMEM : SP_OK);
+            alloc_arm(&b.alloc, 0, 0);
+            check_partly_in(&b, &whole);
+        }
+        model_matches(&whole.model, &b.set);
+        set_bench_close(&whole);
+        set_bench_close(&b);
+    }
+}
+
 /* ---- constructors of page sets ---- */
 
 typedef struct input {
@@ -240,7 +301,7 @@ static void note(void *context, sp_node *node)
 
 static int by_address(const void *a, const void *b)
 {
-    uintptr_t x = (uintptr_t) * (sp_node *const *)a, y = (uintptr_t) * (sp_node *const *)b;
+    uintptr_t x = (uintptr_t)*(sp_node *const *)a, y = (uintptr_t)*(sp_node *const *)b;
     return (x > y) - (x < y);
 }
 
@@ -353,6 +414,7 @@ int main(void)
     RUN(assigns_fail_at_every_allocation);
     RUN(words_fail_at_every_allocation);
     RUN(combines_fail_at_every_allocation);
+    RUN(sorted_ranges_fail_at_every_allocation);
     RUN(constructors_fail_at_every_allocation);
     RUN(what_is_published_stays);
     RUN(words_leave_what_is_published);

@@ -198,6 +198,94 @@ static void sets_combine_into_sets_of_their_own(void)
     set_bench_close(&b);
 }
 
+/* ---- sorted ranges ---- */
+
+enum { LEAF = 65536, MOST_RANGES = 12000 };
+
+/* Ranges from `start` on, sorted by start, at most `n`; returns how many fit before `stop`. */
+static size_t sorted_ranges(rng *r, uint64_t start, uint64_t stop, sp_range *ranges, size_t n)
+{
+    unsigned texture = (unsigned)rng_below(r, 5);
+    size_t used = 0;
+    for (uint64_t at = start; used < n && at < stop; used++) {
+        uint64_t pages = texture == 0   ? 1 /* thousands of runs in a leaf */
+                         : texture == 1 ? rng_between(r, 1, 40)
+                         : texture == 2
+                             ? rng_between(r, 1, 3000) /* overlapping, into next leaves */
+                         : texture == 3 ? rng_between(r, 1, LEAF / 2)
+                                        : 5;
+        ranges[used] = (sp_range){at, sp_min(at + pages, stop)};
+        at += texture == 0   ? 2
+              : texture == 1 ? rng_below(r, 60) /* some of them twice */
+              : texture == 2 ? rng_below(r, 900)
+              : texture == 3 ? rng_below(r, LEAF)
+                             : 5; /* adjacent */
+    }
+    return used;
+}
+
+/* Ranges that end, and that begin, with a leaf's last and first page among many. */
+static size_t ranges_about_borders(rng *r, uint64_t border, sp_range *ranges)
+{
+    size_t used = 0;
+    for (uint64_t at = border - 10; at < border + 10; at++)
+        for (uint64_t pages = 1; pages < 4; pages++)
+            if (rng_chance(r, 2))
+                ranges[used++] = (sp_range){at, at + pages};
+    return used;
+}
+
+static void sorted_ranges_join_what_is_there(void)
+{
+    static sp_range ranges[MOST_RANGES];
+    sp_range windows[] = {
+        {0, 2 * LEAF}, {(1 << 22) - LEAF, (1 << 22) + LEAF}, {SP_GFN_LIMIT - LEAF, SP_GFN_LIMIT}};
+    rng r = rng_open(6);
+    for (uint64_t step = 0; step < check_scaled(150) && !check_failed(); step++) {
+        set_bench b;
+        set_bench_open(&b, windows, 3);
+        set_bench_fill(&b, &r, (unsigned)rng_below(&r, 8));
+        if (rng_chance(&r, 12))
+            set_bench_assign(&b, 0, SP_GFN_LIMIT, true);
+        for (unsigned calls = 0; calls < 2; calls++) {
+            sp_range window = windows[rng_below(&r, 3)];
+            uint64_t start = rng_between(&r, window.start, window.stop - 1);
+            size_t n = rng_chance(&r, 3) ? rng_below(&r, 12) : MOST_RANGES;
+            n = sorted_ranges(&r, start, window.stop, ranges, n);
+            if (rng_chance(&r, 4))
+                n = ranges_about_borders(&r, rng_chance(&r, 2) ? LEAF : 1 << 22, ranges);
+            check_case("step %d, %zu ranges", (int)step, n);
+            for (size_t i = 0; i < n; i++)
+                model_assign(&b.model, ranges[i].start, ranges[i].stop, true);
+            CHECK_EQ(sp_set_add_sorted(&b.edit, &b.set, ranges, n), SP_OK);
+            set_bench_matches(&b);
+        }
+        set_bench_close(&b);
+    }
+}
+
+/* By hand: one run more than a list of runs is made of, and the pages that fall between two. */
+static void a_leaf_of_more_runs_than_a_list_holds(void)
+{
+    enum { RUNS = 2049 };
+    static sp_range ranges[RUNS];
+    test_alloc alloc;
+    sp_pageset *made;
+    size_t bad;
+    for (size_t n = RUNS - 1; n <= RUNS; n++) {
+        alloc_init(&alloc);
+        for (size_t i = 0; i < n; i++)
+            ranges[i] = (sp_range){LEAF + 3 * i, LEAF + 3 * i + 2};
+        REQUIRE_EQ(sp_pageset_from_ranges(&alloc.hook, engine, ranges, n, &made, &bad), SP_OK);
+        CHECK_VALID(sp_set_validate(sp_pageset_set(made)));
+        CHECK_EQ(sp_set_count(sp_pageset_set(made)), 2 * n);
+        CHECK_EQ(sp_set_nranges(sp_kernels_active(), sp_pageset_set(made)), n);
+        CHECK_EQ(sp_set_select(sp_pageset_set(made), 2 * n - 1), LEAF + 3 * n - 2);
+        sp_pageset_release(made);
+        CHECK_EQ(alloc_blocks(&alloc), 0);
+    }
+}
+
 /* ---- bad input and references ---- */
 
 static void bad_elements_are_named(void)
@@ -261,6 +349,8 @@ int main(void)
     RUN(a_bitmap_begins_at_any_gfn);
     RUN(no_bits_are_the_empty_set);
     RUN(sets_combine_into_sets_of_their_own);
+    RUN(sorted_ranges_join_what_is_there);
+    RUN(a_leaf_of_more_runs_than_a_list_holds);
     RUN(bad_elements_are_named);
     RUN(references_keep_a_set);
     return check_close();
