@@ -43,7 +43,7 @@ help:
 	@echo 'lint       ruff and clang-format, nothing changed; format changes'
 	@echo 'typecheck  mypy --strict, and stubtest on the installed package'
 	@echo 'coverage   line and branch coverage of the C core by its C tests'
-	@echo 'bench      the benchmarks'
+	@echo 'bench      the benchmarks, ours beside every rival, as one table; SCALE=full for all'
 	@echo 'clean      remove $(BUILD) and caches; distclean removes $(VENV) too'
 
 demo: $(STAMPS)/install
@@ -51,8 +51,9 @@ demo: $(STAMPS)/install
 
 test: ctest pytest
 
-pytest: $(STAMPS)/install $(STAMPS)/test
-	$(PY) -m pytest --junit-xml=$(BUILD)/pytest.xml $(PYTEST_ARGS)
+pytest: $(STAMPS)/install $(STAMPS)/test $(BUILD)/bench/librivals.so
+	SP_RIVALS=$(abspath $(BUILD)/bench/librivals.so) \
+		$(PY) -m pytest --junit-xml=$(BUILD)/pytest.xml $(PYTEST_ARGS)
 
 comma := ,
 
@@ -92,8 +93,17 @@ coverage: $(STAMPS)/coverage | $(CMAKE)
 		--txt - --txt-metric branch --print-summary \
 		--fail-under-line $(COVERAGE_LINE) --fail-under-branch $(COVERAGE_BRANCH)
 
-bench: $(STAMPS)/install $(STAMPS)/bench
-	$(PY) -m pytest benchmarks $(PYTEST_ARGS)
+# The quick profile; SCALE=full takes everything, and tens of gigabytes.
+bench: $(STAMPS)/install $(STAMPS)/bench $(BUILD)/bench/librivals.so
+	SP_RIVALS=$(abspath $(BUILD)/bench/librivals.so) $(PY) -m pytest benchmarks -q \
+		--benchmark-quiet --benchmark-json=$(BUILD)/bench.json $(PYTEST_ARGS)
+	$(PY) benchmarks/table.py $(BUILD)/bench.json
+
+# The rivals, which the benchmarks and their test load.
+$(BUILD)/bench/librivals.so: CMakeLists.txt $(wildcard benchmarks/c/*) | $(CMAKE)
+	$(CMAKE) -S . -B $(BUILD)/bench -DSP_BUILD_BENCHMARKS=ON
+	$(CMAKE) --build $(BUILD)/bench --target rivals --parallel $(JOBS)
+	touch $@
 
 clean:
 	rm -rf $(BUILD) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -1,0 +1,139 @@
+"""Snapshots: taking one at rest, after a write, of guests of any size."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import libraries as lib
+import pytest
+import rivals
+from measure import Contender, clocked, compare, repeated
+from pytest_benchmark.fixture import BenchmarkFixture
+from workloads import (
+    GIB,
+    TIB,
+    Ranges,
+    bitmap_of,
+    fragments,
+    random_gfns,
+    shared,
+    toggle,
+    tracker_of,
+)
+
+from pysharedpages import PageSet, SharedPages
+
+CALLS = 20_000
+WRITES = 5_000
+
+
+def ranges_of_set(pages: PageSet) -> Ranges:
+    """The answer of ours: what the snapshot holds."""
+    return pages.ranges()
+
+
+def taking(ranges: Ranges, name: str = "pysharedpages", most: float | None = None) -> Contender:
+    """snapshot() of a tracker at rest in which these ranges are shared."""
+    run = repeated(tracker_of(ranges).snapshot, CALLS)
+    return Contender(name, run, calls=CALLS, most=most)
+
+
+@pytest.mark.parametrize("name", ["boot", "fragmented"])
+def test_at_rest(benchmark: BenchmarkFixture, name: str) -> None:
+    ranges = shared(name)
+    ours, roaring, words = taking(ranges), lib.roaring_of(ranges), bitmap_of(ranges, TIB)
+    ours.answer = ranges_of_set
+    compare(
+        benchmark,
+        f"snapshot(), nothing written since, 1 TiB, {name}",
+        ours,
+        [
+            Contender("pyroaring copy", roaring.copy, answer=lib.roaring_ranges),
+            Contender("NumPy copy of the bitmap", words.copy, answer=lib.runs_by_words),
+        ],
+        most=300e-9,
+        ranges=len(ranges),
+    )
+
+
+def test_latest(benchmark: BenchmarkFixture) -> None:
+    latest = repeated(tracker_of(shared("boot")).latest, CALLS)
+    ours = Contender("pysharedpages", latest, answer=ranges_of_set, calls=CALLS)
+    compare(benchmark, "latest(), 1 TiB, boot", ours)
+
+
+@pytest.mark.parametrize(
+    ("name", "ranges", "most"),
+    [("1 TiB, boot", shared("boot"), 1.1), ("1 GiB, 250 runs", fragments(250, GIB), None)],
+    ids=["1 TiB", "1 GiB"],
+)
+def test_size_of_the_guest(
+    benchmark: BenchmarkFixture, name: str, ranges: Ranges, most: float | None
+) -> None:
+    compare(
+        benchmark,
+        "snapshot(), nothing written since, 32 TiB, huge",
+        taking(shared("huge")),
+        [taking(ranges, f"snapshot(), {name}", most)],
+        ranges=len(shared("huge")),
+    )
+
+
+@pytest.mark.parametrize("name", ["boot", "fragmented"])
+def test_after_a_write(benchmark: BenchmarkFixture, name: str) -> None:
+    ranges = shared(name)
+    tracker, roaring = tracker_of(ranges), lib.roaring_of(ranges)
+    gfns = random_gfns(WRITES, TIB)
+
+    def ours() -> tuple[float, None]:
+        return clocked(tracker.snapshot, [()] * WRITES, toggling(tracker, gfns)), None
+
+    compare(
+        benchmark,
+        f"snapshot(), one write since, 1 TiB, {name}",
+        Contender("pysharedpages", ours, calls=WRITES, own_clock=True),
+        [Contender("pyroaring copy", roaring.copy)],
+        most=1.2e-6,
+        ranges=len(ranges),
+    )
+
+
+@pytest.mark.parametrize("name", ["boot", "fragmented"])
+def test_write_and_snapshot(benchmark: BenchmarkFixture, name: str) -> None:
+    ranges = shared(name)
+    gfns = random_gfns(WRITES, TIB)
+    tracker = tracker_of(ranges)
+    roaring = lib.roaring_of(ranges)
+    listed = rivals.KvmList()
+    listed.load(ranges)
+
+    def ours() -> PageSet:
+        write, held = toggling(tracker, gfns), tracker.snapshot()
+        for _ in range(WRITES):
+            write()
+            held = tracker.snapshot()
+        return held
+
+    def by_roaring(slice_of: list[int]) -> lib.Roaring:
+        held = roaring
+        for gfn in slice_of:
+            roaring.flip_inplace(gfn, gfn + 1)
+            held = roaring.copy()
+        return held
+
+    few = gfns[:100]
+    compare(
+        benchmark,
+        f"a write and a snapshot() of it, the last one held, 1 TiB, {name}",
+        Contender("pysharedpages", ours, calls=WRITES),
+        [Contender("pyroaring flip and copy, 100", lambda: by_roaring(few), calls=len(few))],
+        ranges=len(ranges),
+    )
+
+
+def toggling(tracker: SharedPages, gfns: list[int]) -> Callable[[], None]:
+    """A call that converts the next page each time: shared if it was private, else private."""
+    following = itertools.cycle(gfns)
+
+    return lambda: toggle(tracker, next(following))
