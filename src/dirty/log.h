@@ -37,7 +37,8 @@ SP_MUST_CHECK sp_status sp_log_add_bitmap(sp_log *log, size_t index, const void 
                                           uint64_t first_page, uint64_t npages);
 
 /* Lends the words of a bitmap of slot `index`, all zero, for a source to fill in place.  What is in
- * them when the log is taken from is dirty.  Valid until sp_loan_end; ceil(npages / 64) words. */
+ * them when the log is taken from is dirty; what is written later is not seen.  Valid until
+ * sp_loan_end, which saves the take a copy if it comes before; ceil(npages / 64) words. */
 typedef struct sp_bits sp_bits;
 SP_MUST_CHECK sp_status sp_log_lend(sp_log *log, size_t index, sp_bits **loan);
 uint64_t *sp_loan_words(sp_bits *loan);
@@ -53,7 +54,8 @@ SP_MUST_CHECK sp_status sp_log_add_ring(sp_log *log, const sp_ring_entry *entrie
 
 /* Everything added so far; the log is empty then.  SP_NOMEM: nothing taken, nothing lost. */
 SP_MUST_CHECK sp_status sp_log_take(sp_log *log, sp_harvest **out);
-/* The same, and the pages stay in the log: one step, so a take() beside it misses nothing. */
+/* The same, and the pages stay in the log: one step, so a take() beside it misses nothing.  To be
+ * released, not given back. */
 SP_MUST_CHECK sp_status sp_log_peek(sp_log *log, sp_harvest **out);
 /* Puts a harvest's pages back into the log they came from, taking over the reference.  O(1), cannot
  * fail. */

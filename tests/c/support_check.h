@@ -64,8 +64,8 @@ typedef struct rng {
 
 rng rng_open(uint64_t stream);
 uint64_t rng_next(rng *r);
-uint64_t rng_below(rng *r, uint64_t n);                 /* 0..n-1; n > 0 */
+uint64_t rng_below(rng *r, uint64_t n);                    /* 0..n-1; n > 0 */
 uint64_t rng_between(rng *r, uint64_t low, uint64_t high); /* low..high, both included */
-bool rng_chance(rng *r, uint64_t one_in);               /* true once in so many */
+bool rng_chance(rng *r, uint64_t one_in);                  /* true once in so many */
 
 #endif

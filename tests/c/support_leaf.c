@@ -52,14 +52,14 @@ void leaf_paint(rng *r, unsigned texture, leaf_model *m)
     case 7: comb(m, 5, 17, 700); break;
     case 8: comb(m, 0, 32, 2048); break;  /* the largest array */
     case 9: comb(m, 31, 32, 2048); break; /* another, with the last page */
-    case 10: /* the most runs */
+    case 10:                              /* the most runs */
         for (uint32_t i = 0; i < 1024; i++)
             leaf_assign(m, i * 64 + 7, i * 64 + 50, true);
         break;
     case 11: comb(m, 1, 31, 2049); break; /* the smallest bitmap */
     case 12: noise(r, m, 0, SP_LEAF_PAGES, 2); break;
     case 13: noise(r, m, 4096 * 3, 4096, 2); break; /* one real block */
-    case 14: /* flat and real blocks in turns */
+    case 14:                                        /* flat and real blocks in turns */
         for (uint32_t b = 0; b < 16; b += 4) {
             noise(r, m, b * 4096, 4096, 3);
             leaf_assign(m, (b + 1) * 4096, (b + 2) * 4096 - 1, true);

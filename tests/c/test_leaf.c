@@ -104,10 +104,10 @@ static void check_part(sp_ref leaf, uint32_t first, uint32_t stop, uint64_t carr
 
 static void parts_are_listed_with_any_room(void)
 {
-    static const uint32_t near[] = {0,     1,     63,    64,    65,    127,   128,   2000,  4031,
-                                    4032,  4095,  4096,  4097,  4160,  8191,  8192,  12288, 12345,
-                                    16383, 16384, 32767, 32768, 40000, 61439, 61440, 65471, 65472,
-                                    65473, 65534, 65535, 65536};
+    static const uint32_t near[] = {0,     1,     63,    64,    65,    127,   128,   2000,
+                                    4031,  4032,  4095,  4096,  4097,  4160,  8191,  8192,
+                                    12288, 12345, 16383, 16384, 32767, 32768, 40000, 61439,
+                                    61440, 65471, 65472, 65473, 65534, 65535, 65536};
     static const size_t rooms[] = {SP_TOGGLES_ROOM, SP_TOGGLES_ROOM + 1, SP_TOGGLES_ROOM + 63, 400,
                                    SP_LEAF_PAGES};
     static uint32_t all[SP_LEAF_PAGES], want[SP_LEAF_PAGES];
@@ -144,9 +144,9 @@ static void no_room_reads_nothing(void)
 {
     uint64_t carry = 1, out[SP_TOGGLES_ROOM];
     size_t used = 1;
-    CHECK_EQ(sp_leaf_toggles(sp_kernels_active(), SP_FULL, 0, 5, 9, &carry, out, &used,
-                             SP_TOGGLES_ROOM),
-             5);
+    CHECK_EQ(
+        sp_leaf_toggles(sp_kernels_active(), SP_FULL, 0, 5, 9, &carry, out, &used, SP_TOGGLES_ROOM),
+        5);
     CHECK_EQ(used, 1);
     CHECK_EQ(carry, 1);
 }
