@@ -99,6 +99,7 @@ def test_bitmap(benchmark: BenchmarkFixture, name: str, kind: str) -> None:
         ours,
         [
             reading(bitmap, most=READ_PASS_TARGET.get((name, kind))),
+            Contender("NumPy or.reduce", lambda: np.bitwise_or.reduce(bitmap), limit=True),
             Contender(
                 "NumPy dirty & shared", lambda: bitmap & words, most=WORDS_TARGET.get((name, kind))
             ),
