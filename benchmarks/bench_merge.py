@@ -80,8 +80,18 @@ def sizes(ours: Contender, bitmap: Words) -> dict[str, int]:
 
 
 def reading(bitmap: Words, most: float | None = None) -> Contender:
-    """The physical limit: one pass over the bitmap."""
-    return Contender("read pass", lambda: rivals.read_pass(bitmap), most=most, limit=True)
+    """The physical limit: one pass over the bitmap.
+
+    Over a copy of its own, as ours is: the bitmap that the other rivals share is in the cache.
+    """
+    own = bitmap.copy()
+    return Contender("read pass", lambda: rivals.read_pass(own), most=most, limit=True)
+
+
+def reducing(bitmap: Words) -> Contender:
+    """The same by NumPy."""
+    own = bitmap.copy()
+    return Contender("NumPy or.reduce", lambda: np.bitwise_or.reduce(own), limit=True)
 
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
@@ -99,7 +109,7 @@ def test_bitmap(benchmark: BenchmarkFixture, name: str, kind: str) -> None:
         ours,
         [
             reading(bitmap, most=READ_PASS_TARGET.get((name, kind))),
-            Contender("NumPy or.reduce", lambda: np.bitwise_or.reduce(bitmap), limit=True),
+            reducing(bitmap),
             Contender(
                 "NumPy dirty & shared", lambda: bitmap & words, most=WORDS_TARGET.get((name, kind))
             ),

@@ -5,7 +5,6 @@
  * whatever is done, and the deadlist is what the old tree has and the new one has not.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/bits.h"
 #include "leaf/leaf.h"
@@ -44,8 +43,8 @@ static void check_kept(const set_bench *b, const sp_set_stats *was, bool one_lea
     CHECK_EQ(now.packed, was->packed);
     CHECK_EQ(now.arrays + now.runs + now.bitmaps, was->arrays + was->runs + was->bitmaps);
     CHECK(now.bytes <= was->bytes + EDGE_BYTES);
-    if (one_leaf)
-        CHECK(memcmp(&now, was, sizeof now) == 0);
+    if (one_leaf) /* which may be of another kind since, if that is smaller */
+        CHECK(now.bytes <= was->bytes);
 }
 
 static void an_assign_fails_everywhere(set_bench *b, sp_range range, bool value, bool onwards)

@@ -17,10 +17,10 @@
 
 #define REPORTERS 3
 #define TAKERS 2
-#define STRIPE 50                   /* pages: reporters share words, but no page */
-#define REPORTS 16000               /* pages of a reporter */
-#define PAGES (REPORTERS * REPORTS) /* not whole words with FIRST, nor is a stripe */
-#define FIRST UINT64_C(65501)       /* gfn */
+#define STRIPE 50     /* pages: reporters share words, but no page */
+#define REPORTS 16000 /* pages of a reporter */
+#define PAGES (REPORTERS * REPORTS)
+#define FIRST UINT64_C(65501) /* gfn */
 #define ROUNDS 25
 #define HELD 4
 
