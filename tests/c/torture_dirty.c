@@ -1,7 +1,7 @@
 /* tier: torture
  *
- * torture_dirty.c - threads report dirty pages by every way there is while others take them, look at
- * them, merge them, give them back or drop them.
+ * torture_dirty.c - threads report dirty pages by every way there is while others take them, look
+ * at them, merge them, give them back or drop them.
  *
  * Every page is reported once, by one thread.  So, of the harvests that are held or were dropped,
  * exactly one has it; and that as soon as somebody has taken from the log after the report.
