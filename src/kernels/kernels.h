@@ -22,6 +22,18 @@
 
 typedef enum sp_op { SP_OR, SP_AND, SP_ANDNOT, SP_XOR } sp_op;
 
+/* What the operation says of one page. */
+static inline bool sp_op_truth(sp_op op, bool a, bool b)
+{
+    switch (op) {
+    case SP_OR: return a || b;
+    case SP_AND: return a && b;
+    case SP_ANDNOT: return a && !b;
+    case SP_XOR: break;
+    }
+    return a != b;
+}
+
 typedef struct sp_kernels {
     const char *name;
 

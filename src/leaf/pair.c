@@ -146,9 +146,10 @@ void sp_leaf_walk(sp_ref leaf, uint64_t floor, sp_node_fn visit, void *context)
     visit(context, sp_ref_node(leaf));
 }
 
-static void retire_node(void *edit, sp_node *node) { sp_edit_retire(edit, node); }
-
-void sp_leaf_retire(sp_edit *edit, sp_ref leaf) { sp_leaf_walk(leaf, 0, retire_node, edit); }
+void sp_leaf_retire(sp_edit *edit, sp_ref leaf)
+{
+    sp_leaf_walk(leaf, 0, sp_edit_retire_node, edit);
+}
 
 sp_status sp_leaf_prepare(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value)
 {

@@ -99,17 +99,6 @@ uint32_t sp_leaf_runs(sp_ref leaf, const sp_run **runs, sp_run scratch[SP_MAX_VA
     return 0;
 }
 
-static bool truth(sp_op op, bool a, bool b)
-{
-    switch (op) {
-    case SP_OR: return a || b;
-    case SP_AND: return a && b;
-    case SP_ANDNOT: return a && !b;
-    case SP_XOR: break;
-    }
-    return a != b;
-}
-
 /* a AND b for a list that is much shorter than the other. */
 static uint32_t intersect_short(const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb,
                                 sp_run *out)
@@ -181,7 +170,7 @@ static uint32_t walk_both(sp_op op, const sp_run *a, uint32_t na, const sp_run *
             pa = toggle_at(a, na, ++ta);
         if (pb == at)
             pb = toggle_at(b, nb, ++tb);
-        if (truth(op, ta & 1, tb & 1) == in)
+        if (sp_op_truth(op, ta & 1, tb & 1) == in)
             continue;
         in = !in;
         if (in)

@@ -36,6 +36,8 @@ void sp_edit_retire(sp_edit *edit, sp_node *node)
         sp_deadlist_push(&edit->dead, node);
 }
 
+void sp_edit_retire_node(void *edit, sp_node *node) { sp_edit_retire(edit, node); }
+
 void sp_deadlist_push(sp_deadlist *list, sp_node *node)
 {
     node->dead_link = list->head;

@@ -86,6 +86,9 @@ void *sp_edit_copy(sp_edit *edit, const sp_node *node);
  * deadlist.  Cannot fail. */
 void sp_edit_retire(sp_edit *edit, sp_node *node);
 
+/* The same as an sp_node_fn, for walks; `edit` is the sp_edit. */
+void sp_edit_retire_node(void *edit, sp_node *node);
+
 void sp_node_free(sp_mem *mem, sp_node *node);
 
 void sp_deadlist_push(sp_deadlist *list, sp_node *node);

@@ -33,17 +33,6 @@ static bool flat_at(view v, uint64_t level)
     return v.ref == SP_EMPTY || (v.ref == SP_FULL && v.level == level);
 }
 
-static bool truth(sp_op op, bool a, bool b)
-{
-    switch (op) {
-    case SP_OR: return a || b;
-    case SP_AND: return a && b;
-    case SP_ANDNOT: return a && !b;
-    case SP_XOR: break;
-    }
-    return a != b;
-}
-
 /* Retires the children [0, n) made so far at level - 1 and passes the status on. */
 static sp_status give_up(sp_edit *edit, const sp_ref *child, unsigned n, uint64_t level,
                          sp_status status)
@@ -107,11 +96,11 @@ static sp_status combine(sp_edit *edit, sp_op op, view a, view b, uint64_t level
 {
     if (flat_at(a, level)) {
         bool all = a.ref == SP_FULL;
-        return unary(edit, b, level, truth(op, all, false), truth(op, all, true), out);
+        return unary(edit, b, level, sp_op_truth(op, all, false), sp_op_truth(op, all, true), out);
     }
     if (flat_at(b, level)) {
         bool all = b.ref == SP_FULL;
-        return unary(edit, a, level, truth(op, false, all), truth(op, true, all), out);
+        return unary(edit, a, level, sp_op_truth(op, false, all), sp_op_truth(op, true, all), out);
     }
     if (!level)
         return sp_leaf_combine(edit, op, a.ref, b.ref, out);

@@ -125,11 +125,9 @@ static void settle(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo, uint
     collapse(edit, ref, level);
 }
 
-static void retire_node(void *edit, sp_node *node) { sp_edit_retire(edit, node); }
-
 static void drop(sp_edit *edit, sp_ref *ref, uint64_t level)
 {
-    sp_radix_walk(*ref, level, 0, retire_node, edit);
+    sp_radix_walk(*ref, level, 0, sp_edit_retire_node, edit);
 }
 
 void sp_radix_lower(sp_edit *edit, sp_set *set)

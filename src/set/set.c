@@ -192,11 +192,9 @@ sp_status sp_set_add_sorted(sp_edit *edit, sp_set *set, const sp_range *ranges, 
     return status;
 }
 
-static void retire_node(void *edit, sp_node *node) { sp_edit_retire(edit, node); }
-
 void sp_set_retire(sp_edit *edit, sp_set *set)
 {
-    sp_set_walk(set, 0, retire_node, edit);
+    sp_set_walk(set, 0, sp_edit_retire_node, edit);
     *set = sp_set_empty(set->engine);
 }
 
