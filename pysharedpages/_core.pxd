@@ -62,7 +62,6 @@ cdef extern from "sharedpages.h" nogil:
     ctypedef struct sp_cursor:
         pass
 
-    const char *sp_set_engine_name(const sp_set *)
     uint64_t sp_set_count(const sp_set *)
     bint sp_set_contains(const sp_set *, uint64_t gfn)
     uint64_t sp_set_rank(const sp_set *, uint64_t gfn)

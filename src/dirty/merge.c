@@ -35,7 +35,7 @@ struct sp_merge {
     sp_mem mem;
     const sp_kernels *kernels;
     sp_harvest *harvest;
-    sp_pageset *folded;  /* extra and overlapping bitmaps, where there are such; else NULL */
+    sp_pageset *folded;  /* what fold had to copy, or NULL */
     size_t nslots, slot; /* of the harvest's memory; the one being read */
     uint64_t at;         /* stage 1 has read what is below */
     uint64_t in;         /* membership of at - 1 in what is to be sent */
@@ -284,32 +284,53 @@ bool sp_merge_next(sp_merge *m, sp_list *shared, sp_list *private)
 
 /* ---- beginning and end ---- */
 
-/* extra and the harvest's sparse pages and overlapping bitmaps, as one set of the merge's own. */
-static sp_status fold(sp_merge *m, const sp_set *extra)
+/* Adds a set to *sum, in a copy that is the merge's own; nothing if it is empty. */
+static sp_status fold_in(sp_merge *m, const sp_set **sum, const sp_set *more)
 {
-    const sp_allocator *allocator = m->mem.allocator;
+    sp_pageset *united;
+    if (!sp_set_count(more))
+        return SP_OK;
+    sp_status status = sp_pageset_combine(m->mem.allocator, SP_OR, *sum, more, &united);
+    if (status)
+        return status;
+    sp_pageset_release(m->folded);
+    m->folded = united;
+    *sum = sp_pageset_set(united);
+    return SP_OK;
+}
+
+/* Adds the bitmap of a slot that overlaps an earlier one to *sum. */
+static sp_status fold_words(sp_merge *m, const sp_set **sum, const sp_memslot *slot,
+                            const uint64_t *words)
+{
+    sp_pageset *pages;
+    sp_status status = sp_pageset_from_bitmap(m->mem.allocator, (*sum)->engine, words, slot->gfn,
+                                              slot->npages, &pages);
+    if (status)
+        return status;
+    status = fold_in(m, sum, sp_pageset_set(pages));
+    sp_pageset_release(pages);
+    return status;
+}
+
+/* Makes *extra what is sent beside the bitmaps that stage 1 reads: the caller's set, the harvest's
+ * sparse pages, and overlapping bitmaps. */
+static sp_status fold(sp_merge *m, const sp_set **extra)
+{
     const sp_set *sparse = sp_harvest_sparse(m->harvest);
-    sp_status status = sp_pageset_combine(allocator, SP_OR, extra, sparse, &m->folded);
+    sp_status status = SP_OK;
+    if (sp_set_count(*extra))
+        status = fold_in(m, extra, sparse);
+    else
+        *extra = sparse; /* the merge holds the harvest */
     size_t chosen = next_slot(m, 0, 0);
     for (size_t i = 0; !status && i < m->nslots; i++) {
         const sp_memslot *slot = sp_memory_at(sp_harvest_memory(m->harvest), i);
         const uint64_t *words = sp_harvest_words(m->harvest, i);
-        if (i == chosen) {
+        if (i == chosen)
             chosen = next_slot(m, i + 1, slot->gfn + slot->npages);
-        } else if (words) {
-            sp_pageset *pages, *sum;
-            status = sp_pageset_from_bitmap(allocator, extra->engine, words, slot->gfn,
-                                            slot->npages, &pages);
-            if (status)
-                break;
-            status = sp_pageset_combine(allocator, SP_OR, sp_pageset_set(m->folded),
-                                        sp_pageset_set(pages), &sum);
-            sp_pageset_release(pages);
-            if (status)
-                break;
-            sp_pageset_release(m->folded);
-            m->folded = sum;
-        }
+        else if (words)
+            status = fold_words(m, extra, slot, words);
     }
     return status;
 }
@@ -327,12 +348,11 @@ sp_status sp_merge_new(const sp_allocator *allocator, sp_harvest *harvest, const
     if (harvest) {
         m->harvest = sp_harvest_retain(harvest);
         m->nslots = sp_memory_count(sp_harvest_memory(harvest));
-        sp_status status = fold(m, extra);
+        sp_status status = fold(m, &extra);
         if (status) {
             sp_merge_free(m);
             return status;
         }
-        extra = sp_pageset_set(m->folded);
     }
     m->slot = next_slot(m, 0, 0);
     feed_open(&m->extra, extra, 0);

@@ -74,12 +74,6 @@ static inline sp_cursor sp_cursor_open(const sp_set *set, uint64_t start, uint64
  * range; the next begins with its stop. */
 size_t sp_cursor_toggles(const sp_kernels *k, sp_cursor *cursor, uint64_t *out, size_t room);
 
-/* Moves the walk forward to `gfn`, unless it is there already; nothing may be open (carry 0). */
-static inline void sp_cursor_seek(sp_cursor *cursor, uint64_t gfn)
-{
-    cursor->at = sp_max(cursor->at, sp_min(gfn, cursor->stop));
-}
-
 /* Maximal runs of members within [start, stop), counted by a walk; O(n). */
 uint64_t sp_set_ranges_count(const sp_kernels *k, const sp_set *set, uint64_t start, uint64_t stop);
 /* Writes these n runs (as counted) to out. */

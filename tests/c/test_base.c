@@ -143,18 +143,6 @@ static void a_hook_that_cannot_resize_copies(void)
     CHECK_EQ(sp_load(&mem.blocks, relaxed), 0);
 }
 
-static void a_lock_is_held_once(void)
-{
-    sp_lock lock;
-    sp_lock_init(&lock);
-    CHECK_EQ(sp_lock_try(&lock), SP_OK);
-    CHECK_EQ(sp_lock_try(&lock), SP_BUSY);
-    CHECK(sp_lock_release(&lock));
-    CHECK_EQ(sp_lock_wait(&lock), SP_OK);
-    CHECK(sp_lock_release(&lock));
-    CHECK_EQ(sp_load(&lock.word, relaxed), 0);
-}
-
 static void pending_work_is_seen_by_the_holder(void)
 {
     sp_lock lock;
@@ -354,7 +342,6 @@ int main(void)
     RUN(a_resized_block_keeps_its_bytes);
     RUN(large_blocks_are_zeroed);
     RUN(a_hook_that_cannot_resize_copies);
-    RUN(a_lock_is_held_once);
     RUN(pending_work_is_seen_by_the_holder);
     RUN(a_lock_held_across_a_fork_is_poisoned);
     RUN(threads_exclude_each_other_and_lose_no_work);

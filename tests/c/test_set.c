@@ -336,25 +336,6 @@ static void parts_match_the_model(void)
     set_bench_close(&b);
 }
 
-static void a_cursor_seeks_forward_only(void)
-{
-    set_bench b;
-    sp_range windows[] = {{0, 1000}};
-    uint64_t toggles[2 * SP_TOGGLES_ROOM];
-    set_bench_open(&b, windows, 1);
-    set_bench_assign(&b, 10, 20, true);
-    set_bench_assign(&b, 100, 200, true);
-    sp_cursor cursor = sp_cursor_open(&b.set, 5, 150);
-    sp_cursor_seek(&cursor, 50);
-    sp_cursor_seek(&cursor, 7);
-    REQUIRE_EQ(sp_cursor_toggles(sp_kernels_active(), &cursor, toggles, 2 * SP_TOGGLES_ROOM), 2);
-    CHECK_EQ(toggles[0], 100);
-    CHECK_EQ(toggles[1], 150);
-    sp_cursor_seek(&cursor, SP_GFN_LIMIT);
-    CHECK_EQ(sp_cursor_toggles(sp_kernels_active(), &cursor, toggles, 2 * SP_TOGGLES_ROOM), 0);
-    set_bench_close(&b);
-}
-
 static void stats_count_leaves_by_kind(void)
 {
     static uint64_t words[SP_LEAF_WORDS];
@@ -421,7 +402,6 @@ int main(void)
     RUN(sets_of_any_height_combine);
     RUN(words_replace_what_was_there);
     RUN(parts_match_the_model);
-    RUN(a_cursor_seeks_forward_only);
     RUN(stats_count_leaves_by_kind);
     RUN(the_checker_names_what_is_broken);
     return check_close();
