@@ -148,7 +148,8 @@ void sp_leaf_walk(sp_ref leaf, uint64_t floor, sp_node_fn visit, void *context)
 
 void sp_leaf_retire(sp_edit *edit, sp_ref leaf)
 {
-    sp_leaf_walk(leaf, 0, sp_edit_retire_node, edit);
+    if (sp_ref_is_node(leaf) && sp_node_let_go(sp_ref_node(leaf)))
+        sp_leaf_walk(leaf, 0, sp_edit_retire_node, edit);
 }
 
 sp_status sp_leaf_prepare(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value)

@@ -10,6 +10,10 @@
  * the newest version (or savepoint): no reader can reach it, it is changed in place and freed at
  * once when retired.  Any other node is immutable: it is copied, and the original goes to the
  * deadlist.  A set that no tracker shares is edited with floor 0 and generation 1.
+ *
+ * Nodes of generation SP_COUNTED belong to no version: page sets hold them together, and the last
+ * holder frees them.  They need no deadlist, so the count stands where its link would.  A set made
+ * in that generation takes whole subtrees of its operands by raising one count.
  */
 #ifndef SP_NODE_NODE_H
 #define SP_NODE_NODE_H
@@ -28,9 +32,15 @@ typedef uint64_t sp_ref;
 #define SP_NODE_MAX_BYTES (SP_NODE_UNIT * 4095)
 
 typedef struct sp_node {
-    uint64_t tag;              /* birth:48 | kind:4 | units:12; set when made, then constant */
-    struct sp_node *dead_link; /* next on a deadlist; under the writer lock, readers never look */
+    uint64_t tag; /* birth:48 | kind:4 | units:12; set when made, then constant */
+    union {
+        struct sp_node *dead_link; /* next on a deadlist; under the writer lock, readers never look */
+        _Atomic uint64_t holders;  /* of a counted node: parents and sets that name it; any thread */
+    };
 } sp_node;
+
+/* The birth of counted nodes; trackers number theirs from below and never come here. */
+#define SP_COUNTED ((UINT64_C(1) << 48) - 1)
 
 _Static_assert(sizeof(sp_node) == 16, "the header is one SSE register");
 _Static_assert(sizeof(void *) == 8, "an address fits an sp_ref");
@@ -75,6 +85,46 @@ static inline sp_edit sp_edit_private(sp_mem *mem, const struct sp_kernels *kern
     return (sp_edit){.mem = mem, .kernels = kernels, .generation = 1, .floor = 0};
 }
 
+/* An edit that makes counted nodes; those of other sets are not changed, only held. */
+static inline sp_edit sp_edit_counted(sp_mem *mem, const struct sp_kernels *kernels)
+{
+    return (sp_edit){.mem = mem, .kernels = kernels, .generation = SP_COUNTED, .floor = 0};
+}
+
+static inline bool sp_node_is_counted(const sp_node *node)
+{
+    return sp_node_birth(node) == SP_COUNTED;
+}
+
+/* True if what is being made may name a node of another set instead of a copy.  All sets that share
+ * nodes allocate with one hook. */
+static inline bool sp_edit_may_hold(const sp_edit *edit, sp_ref ref)
+{
+    return sp_ref_is_node(ref) && edit->generation == SP_COUNTED &&
+           sp_node_is_counted(sp_ref_node(ref));
+}
+
+/* Another holder of a counted node, for someone who holds it already; nothing for other refs. */
+static inline void sp_ref_hold(sp_ref ref)
+{
+    if (sp_ref_is_node(ref) && sp_node_is_counted(sp_ref_node(ref)))
+        /* relaxed: the caller's own hold keeps the node alive */
+        sp_add(&sp_ref_node(ref)->holders, 1, relaxed);
+}
+
+/* Gives up one hold of a node.  True if nobody else has one: the caller retires its children and
+ * then the node.  Nodes that are not counted have one holder. */
+static inline bool sp_node_let_go(sp_node *node)
+{
+    if (!sp_node_is_counted(node))
+        return true;
+    /* acquire: pairs with the others' release below, whose reads must be over before we free;
+     * a count of one is ours and cannot rise */
+    if (sp_load(&node->holders, acquire) == 1)
+        return true;
+    return sp_sub(&node->holders, 1, acq_rel) == 1;
+}
+
 /* A new node of `kind` and at least `bytes` (rounded up to units, at most SP_NODE_MAX_BYTES), its
  * header set and the rest undefined.  NULL if memory is short. */
 void *sp_edit_new(sp_edit *edit, unsigned kind, size_t bytes);
@@ -83,7 +133,7 @@ void *sp_edit_new(sp_edit *edit, unsigned kind, size_t bytes);
 void *sp_edit_copy(sp_edit *edit, const sp_node *node);
 
 /* Takes one node (not its children) out of the set being edited: freed if ours, else put on the
- * deadlist.  Cannot fail. */
+ * deadlist.  A counted one has no other holder.  Cannot fail. */
 void sp_edit_retire(sp_edit *edit, sp_node *node);
 
 /* The same as an sp_node_fn, for walks; `edit` is the sp_edit. */

@@ -31,6 +31,7 @@ struct sp_engine {
     void (*walk)(const sp_set *set, uint64_t floor, sp_node_fn visit, void *context);
     const char *(*validate)(const sp_set *set);
 
+    void (*drop)(sp_edit *edit, const sp_set *set);
     sp_status (*assign)(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value);
     sp_status (*put_words)(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words);
     /* Adds ranges that lie within one leaf's 2^16 gfns, sorted by start. */

@@ -1,5 +1,8 @@
 /*
  * pageset.c - building and sharing immutable sets.  Floor 3.
+ *
+ * Sets hold nodes in common: a result of two sets is mostly made of theirs.  Each set counts what
+ * it reaches as its own bytes.
  */
 #include "set/pageset.h"
 
@@ -10,8 +13,9 @@
 
 struct sp_pageset {
     _Atomic uint64_t refs;
-    sp_mem mem; /* holds the nodes and this struct */
-    sp_set set; /* written until the constructor returns, then constant */
+    _Atomic uint64_t bytes; /* 0 until asked for; by any thread, all to the same value */
+    sp_mem mem;             /* the hook; what it counts means nothing, as nodes are shared */
+    sp_set set;             /* written until the constructor returns, then constant */
 };
 
 sp_status sp_pageset_new(const sp_allocator *allocator, const sp_engine *engine, sp_pageset **out)
@@ -22,10 +26,8 @@ sp_status sp_pageset_new(const sp_allocator *allocator, const sp_engine *engine,
     if (!pageset)
         return SP_NOMEM;
     atomic_init(&pageset->refs, 1);
+    atomic_init(&pageset->bytes, 0);
     sp_mem_init(&pageset->mem, mem.allocator);
-    /* relaxed: nobody else knows the object yet */
-    sp_store(&pageset->mem.bytes, sizeof *pageset, relaxed);
-    sp_store(&pageset->mem.blocks, 1, relaxed);
     pageset->set = sp_set_empty(engine);
     *out = pageset;
     return SP_OK;
@@ -33,7 +35,7 @@ sp_status sp_pageset_new(const sp_allocator *allocator, const sp_engine *engine,
 
 sp_edit sp_pageset_edit(sp_pageset *pageset)
 {
-    return sp_edit_private(&pageset->mem, sp_kernels_active());
+    return sp_edit_counted(&pageset->mem, sp_kernels_active());
 }
 
 sp_set *sp_pageset_open(sp_pageset *pageset) { return &pageset->set; }
@@ -58,10 +60,17 @@ void sp_pageset_release(sp_pageset *pageset)
 
 const sp_set *sp_pageset_set(const sp_pageset *pageset) { return &pageset->set; }
 
-uint64_t sp_pageset_bytes(const sp_pageset *pageset)
+uint64_t sp_pageset_bytes(sp_pageset *pageset)
 {
-    /* relaxed: constant since construction */
-    return sp_load(&pageset->mem.bytes, relaxed);
+    /* relaxed: whoever computes it comes to the same number */
+    uint64_t bytes = sp_load(&pageset->bytes, relaxed);
+    if (!bytes) {
+        sp_set_stats stats;
+        sp_set_measure(&pageset->set, &stats);
+        bytes = stats.bytes + sizeof *pageset;
+        sp_store(&pageset->bytes, bytes, relaxed);
+    }
+    return bytes;
 }
 
 /* Returns the finished set, or gives it up. */

@@ -1,5 +1,5 @@
 /*
- * pageset.h - an immutable set that owns its nodes.  Floor 3.
+ * pageset.h - an immutable set that holds its nodes, alone or with other such sets.  Floor 3.
  *
  * What a PageSet is in Python, and what a tracker's log of conversions is made of.  Reference
  * counted; retain and release from any thread.  Every constructor returns a set with one reference,
@@ -27,6 +27,7 @@ SP_MUST_CHECK sp_status sp_pageset_from_pages(const sp_allocator *allocator,
 SP_MUST_CHECK sp_status sp_pageset_from_bitmap(const sp_allocator *allocator,
                                                const sp_engine *engine, const void *bitmap,
                                                uint64_t first, uint64_t npages, sp_pageset **out);
+/* Operands that are page sets were made with the same allocator. */
 SP_MUST_CHECK sp_status sp_pageset_combine(const sp_allocator *allocator, sp_op op, const sp_set *a,
                                            const sp_set *b, sp_pageset **out);
 
@@ -40,6 +41,7 @@ sp_pageset *sp_pageset_retain(sp_pageset *pageset);
 void sp_pageset_release(sp_pageset *pageset); /* NULL is nothing */
 
 const sp_set *sp_pageset_set(const sp_pageset *pageset);
-uint64_t sp_pageset_bytes(const sp_pageset *pageset);
+/* Bytes of all that the set reaches, shared or not; O(n) once, then O(1). */
+uint64_t sp_pageset_bytes(sp_pageset *pageset);
 
 #endif

@@ -188,6 +188,8 @@ static void walk(const sp_set *set, uint64_t floor, sp_node_fn visit, void *cont
     sp_radix_walk(set->root, set->height, floor, visit, context);
 }
 
+static void drop(sp_edit *edit, const sp_set *set) { sp_radix_drop(edit, set->root, set->height); }
+
 static void measure_node(void *context, sp_node *node)
 {
     sp_set_stats *stats = context;
@@ -269,6 +271,7 @@ const sp_engine sp_engine_roaring = {
     .measure = measure,
     .walk = walk,
     .validate = validate,
+    .drop = drop,
     .assign = sp_radix_assign,
     .put_words = sp_radix_put_words,
     .add_near = sp_radix_add_near,

@@ -44,6 +44,9 @@ static inline uint64_t ref_pages(sp_ref ref, uint64_t level)
 /* Calls visit for every node below and at ref that was born after `floor`, children first. */
 void sp_radix_walk(sp_ref ref, uint64_t level, uint64_t floor, sp_node_fn visit, void *context);
 
+/* Takes every node below and at ref out of the set; of counted ones, what nobody else holds. */
+void sp_radix_drop(sp_edit *edit, sp_ref ref, uint64_t level);
+
 /* Lowers a set whose root has members in its first child only.  Cannot fail. */
 void sp_radix_lower(sp_edit *edit, sp_set *set);
 

@@ -1,9 +1,13 @@
 /*
  * radix_algebra.c - set operations on trees of the roaring engine.  Floor 3.
  *
- * Where one side is flat, the operation becomes a unary one on the other: nothing, everything, a
- * copy or a complement.  Four operations and two flat values thus need no table of cases, and the
- * cost is that of the parts in which both sides have structure, plus copying.
+ * Where one side is flat, the operation becomes a unary one on the other: nothing, everything, the
+ * same or a complement.  Four operations and two flat values thus need no table of cases, and the
+ * cost is that of the parts in which both sides have structure.
+ *
+ * What comes out the same as an operand's subtree is that subtree, held once more, where its nodes
+ * are counted; else a copy.  A result is first a `piece`, which may be lent by an operand, and is
+ * held only by a parent that keeps it: most parents find that they are an operand's node again.
  *
  * A set lower than the other is looked at as if its root were the first child of taller ones.
  */
@@ -19,6 +23,20 @@ typedef struct view {
 
 static const view nothing = {SP_EMPTY, 0};
 
+/* A result: made for it, or an operand's own. */
+typedef struct piece {
+    sp_ref ref;
+    uint64_t pages;
+    bool lent;
+} piece;
+
+/* The children of a node to be. */
+typedef struct brood {
+    sp_ref child[FANOUT];
+    uint64_t lent; /* bit i: child i is an operand's */
+    uint64_t pages;
+} brood;
+
 /* Of a view that is not flat at `level`. */
 static view child_of(view v, uint64_t level, unsigned i)
 {
@@ -33,66 +51,143 @@ static bool flat_at(view v, uint64_t level)
     return v.ref == SP_EMPTY || (v.ref == SP_FULL && v.level == level);
 }
 
-/* Retires the children [0, n) made so far at level - 1 and passes the status on. */
-static sp_status give_up(sp_edit *edit, const sp_ref *child, unsigned n, uint64_t level,
+static piece flat_piece(bool value, uint64_t level)
+{
+    return (piece){value ? SP_FULL : SP_EMPTY, value ? level_span(level) : 0, false};
+}
+
+static void put(brood *all, unsigned i, piece p)
+{
+    all->child[i] = p.ref;
+    all->pages += p.pages;
+    all->lent |= (uint64_t)p.lent << i;
+}
+
+/* Retires the first n children, but for those of others, and passes the status on. */
+static sp_status give_up(sp_edit *edit, const brood *all, unsigned n, uint64_t level,
                          sp_status status)
 {
-    for (unsigned i = 0; i < n; i++) {
-        sp_set dropped = {&sp_engine_roaring, child[i], level - 1};
-        sp_set_retire(edit, &dropped);
-    }
+    for (unsigned i = 0; i < n; i++)
+        if (!(all->lent >> i & 1))
+            sp_radix_drop(edit, all->child[i], level - 1);
     return status;
 }
 
-/* The inner node, or flat ref, of these children, which are retired on failure. */
-static sp_status join(sp_edit *edit, const sp_ref child[FANOUT], uint64_t level, sp_ref *out)
+/* The operand's node at `level` that has just these children, or EMPTY. */
+static sp_ref same_as(const sp_edit *edit, view v, const brood *all, uint64_t level)
 {
-    uint64_t pages = 0;
-    for (unsigned i = 0; i < FANOUT; i++)
-        pages += ref_pages(child[i], level - 1);
-    if (pages == 0 || pages == level_span(level)) {
-        *out = pages ? SP_FULL : SP_EMPTY;
+    if (v.level != level || !sp_edit_may_hold(edit, v.ref) || as_inner(v.ref)->pages != all->pages)
+        return SP_EMPTY;
+    return memcmp(as_inner(v.ref)->child, all->child, sizeof all->child) ? SP_EMPTY : v.ref;
+}
+
+/* The node, or flat ref, of these children, which are given up on failure. */
+static sp_status join(sp_edit *edit, const brood *all, view a, view b, uint64_t level, piece *out)
+{
+    if (all->pages == 0 || all->pages == level_span(level)) {
+        *out = flat_piece(all->pages, level);
+        return SP_OK;
+    }
+    sp_ref old = same_as(edit, a, all, level);
+    if (!old)
+        old = same_as(edit, b, all, level);
+    if (old) {
+        *out = (piece){old, all->pages, true};
         return SP_OK;
     }
     sp_inner *inner = sp_edit_new(edit, SP_KIND_INNER, sizeof *inner);
     if (!inner)
-        return give_up(edit, child, FANOUT, level, SP_NOMEM);
-    inner->pages = pages;
-    memcpy(inner->child, child, sizeof inner->child);
-    *out = sp_node_ref(inner);
+        return give_up(edit, all, FANOUT, level, SP_NOMEM);
+    inner->pages = all->pages;
+    memcpy(inner->child, all->child, sizeof inner->child);
+    for (uint64_t left = all->lent; left; left &= left - 1)
+        sp_ref_hold(inner->child[sp_lowest(left)]);
+    *out = (piece){sp_node_ref(inner), all->pages, false};
     return SP_OK;
 }
 
-/* *out = a copy of v, or its complement within a span at `level`. */
-static sp_status duplicate(sp_edit *edit, view v, uint64_t level, bool complement, sp_ref *out)
+static sp_status complement_leaf(sp_edit *edit, sp_ref leaf, piece *out)
+{
+    out->pages = SP_LEAF_PAGES - sp_leaf_count(leaf);
+    out->lent = false;
+    return sp_leaf_combine(edit, SP_XOR, leaf, SP_FULL, &out->ref);
+}
+
+static sp_status same_leaf(sp_edit *edit, sp_ref leaf, piece *out)
+{
+    out->pages = sp_leaf_count(leaf);
+    out->lent = false;
+    return sp_leaf_clone(edit, leaf, &out->ref);
+}
+
+/* *out = v's members, or its complement within a span at `level`. */
+static sp_status duplicate(sp_edit *edit, view v, uint64_t level, bool complement, piece *out)
 {
     if (flat_at(v, level)) {
-        *out = (v.ref == SP_FULL) != complement ? SP_FULL : SP_EMPTY;
+        *out = flat_piece((v.ref == SP_FULL) != complement, level);
+        return SP_OK;
+    }
+    if (!complement && v.level == level && sp_edit_may_hold(edit, v.ref)) {
+        *out = (piece){v.ref, ref_pages(v.ref, level), true};
         return SP_OK;
     }
     if (!level)
-        return complement ? sp_leaf_combine(edit, SP_XOR, v.ref, SP_FULL, out)
-                          : sp_leaf_clone(edit, v.ref, out);
-    sp_ref child[FANOUT];
+        return complement ? complement_leaf(edit, v.ref, out) : same_leaf(edit, v.ref, out);
+    brood all = {.lent = 0, .pages = 0};
     for (unsigned i = 0; i < FANOUT; i++) {
-        sp_status status = duplicate(edit, child_of(v, level, i), level - 1, complement, &child[i]);
+        piece p;
+        sp_status status = duplicate(edit, child_of(v, level, i), level - 1, complement, &p);
         if (status)
-            return give_up(edit, child, i, level, status);
+            return give_up(edit, &all, i, level, status);
+        put(&all, i, p);
     }
-    return join(edit, child, level, out);
+    return join(edit, &all, nothing, nothing, level, out);
 }
 
 /* v combined with a flat value f(.) whose truth for absent and present members is given. */
-static sp_status unary(sp_edit *edit, view v, uint64_t level, bool absent, bool present,
-                       sp_ref *out)
+static sp_status unary(sp_edit *edit, view v, uint64_t level, bool absent, bool present, piece *out)
 {
     if (absent != present)
         return duplicate(edit, v, level, absent, out);
-    *out = present ? SP_FULL : SP_EMPTY;
+    *out = flat_piece(present, level);
     return SP_OK;
 }
 
-static sp_status combine(sp_edit *edit, sp_op op, view a, view b, uint64_t level, sp_ref *out)
+static sp_status combine_leaves(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, piece *out)
+{
+    sp_status status = sp_leaf_combine(edit, op, a, b, &out->ref);
+    out->lent = false;
+    if (!status)
+        out->pages = sp_leaf_count(out->ref);
+    return status;
+}
+
+static sp_status combine(sp_edit *edit, sp_op op, view a, view b, uint64_t level, piece *out);
+
+/* Children of two nodes at `level`; where both are flat, which most are, there is nothing to do. */
+static sp_status combine_nodes(sp_edit *edit, sp_op op, view a, view b, uint64_t level, piece *out)
+{
+    brood all = {.lent = 0, .pages = 0};
+    const piece flat[4] = {flat_piece(sp_op_truth(op, false, false), level - 1),
+                           flat_piece(sp_op_truth(op, false, true), level - 1),
+                           flat_piece(sp_op_truth(op, true, false), level - 1),
+                           flat_piece(sp_op_truth(op, true, true), level - 1)};
+    for (unsigned i = 0; i < FANOUT; i++) {
+        view x = child_of(a, level, i), y = child_of(b, level, i);
+        if ((x.ref | y.ref) <= SP_FULL && x.level == y.level) {
+            put(&all, i, flat[x.ref << 1 | y.ref]);
+            continue;
+        }
+        piece p;
+        sp_status status = combine(edit, op, x, y, level - 1, &p);
+        if (status)
+            return give_up(edit, &all, i, level, status);
+        put(&all, i, p);
+    }
+    return join(edit, &all, a, b, level, out);
+}
+
+static sp_status combine(sp_edit *edit, sp_op op, view a, view b, uint64_t level, piece *out)
 {
     if (flat_at(a, level)) {
         bool all = a.ref == SP_FULL;
@@ -102,27 +197,41 @@ static sp_status combine(sp_edit *edit, sp_op op, view a, view b, uint64_t level
         bool all = b.ref == SP_FULL;
         return unary(edit, a, level, sp_op_truth(op, false, all), sp_op_truth(op, true, all), out);
     }
+    if (a.ref == b.ref && a.level == b.level)
+        return unary(edit, a, level, false, sp_op_truth(op, true, true), out);
     if (!level)
-        return sp_leaf_combine(edit, op, a.ref, b.ref, out);
-    sp_ref child[FANOUT];
-    for (unsigned i = 0; i < FANOUT; i++) {
-        sp_status status = combine(edit, op, child_of(a, level, i), child_of(b, level, i),
-                                   level - 1, &child[i]);
-        if (status)
-            return give_up(edit, child, i, level, status);
+        return combine_leaves(edit, op, a.ref, b.ref, out);
+    return combine_nodes(edit, op, a, b, level, out);
+}
+
+/* The part of a set that lies below another's height. */
+static view trimmed(view v, uint64_t height)
+{
+    while (v.level > height) {
+        v.level--;
+        if (!is_flat(v.ref))
+            v.ref = as_inner(v.ref)->child[0];
     }
-    return join(edit, child, level, out);
+    return v;
 }
 
 sp_status sp_radix_combine(sp_edit *edit, sp_op op, const sp_set *a, const sp_set *b, sp_set *out)
 {
-    sp_set made = {&sp_engine_roaring, SP_EMPTY, sp_max(a->height, b->height)};
     view va = {a->root, a->height}, vb = {b->root, b->height};
-    sp_status status = combine(edit, op, va, vb, made.height, &made.root);
+    if (op == SP_AND)
+        va = trimmed(va, vb.level);
+    if (op == SP_AND || op == SP_ANDNOT)
+        vb = trimmed(vb, va.level);
+    piece made;
+    sp_set result = {&sp_engine_roaring, SP_EMPTY, sp_max(va.level, vb.level)};
+    sp_status status = combine(edit, op, va, vb, result.height, &made);
     if (status)
         return status;
-    sp_radix_lower(edit, &made);
-    *out = made;
+    result.root = made.ref;
+    if (made.lent)
+        sp_ref_hold(made.ref);
+    sp_radix_lower(edit, &result);
+    *out = result;
     return SP_OK;
 }
 
@@ -134,16 +243,22 @@ static uint64_t intersection(const sp_kernels *k, view a, view b, uint64_t level
         return a.ref == SP_FULL ? view_pages(b) : 0;
     if (flat_at(b, level))
         return b.ref == SP_FULL ? view_pages(a) : 0;
+    if (a.ref == b.ref)
+        return view_pages(a);
     if (!level)
         return sp_leaf_intersection(k, a.ref, b.ref);
     uint64_t pages = 0;
-    for (unsigned i = 0; i < FANOUT; i++)
-        pages += intersection(k, child_of(a, level, i), child_of(b, level, i), level - 1);
+    for (unsigned i = 0; i < FANOUT; i++) {
+        sp_ref x = as_inner(a.ref)->child[i], y = as_inner(b.ref)->child[i];
+        if (x && y)
+            pages += intersection(k, (view){x, level - 1}, (view){y, level - 1}, level - 1);
+    }
     return pages;
 }
 
 uint64_t sp_radix_intersection(const sp_kernels *k, const sp_set *a, const sp_set *b)
 {
+    uint64_t height = sp_min(a->height, b->height);
     view va = {a->root, a->height}, vb = {b->root, b->height};
-    return intersection(k, va, vb, sp_max(a->height, b->height));
+    return intersection(k, trimmed(va, height), trimmed(vb, height), height);
 }

@@ -78,8 +78,6 @@ static void collapse(sp_edit *edit, sp_ref *ref, uint64_t level)
     }
 }
 
-static void drop(sp_edit *edit, sp_ref *ref, uint64_t level);
-
 static int64_t commit(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo, uint64_t hi,
                       bool value)
 {
@@ -87,7 +85,7 @@ static int64_t commit(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo, u
         return 0;
     if (covers(lo, hi, level)) {
         int64_t before = (int64_t)ref_pages(*ref, level);
-        drop(edit, ref, level);
+        sp_radix_drop(edit, *ref, level);
         *ref = value ? SP_FULL : SP_EMPTY;
         return (int64_t)ref_pages(*ref, level) - before;
     }
@@ -125,9 +123,17 @@ static void settle(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo, uint
     collapse(edit, ref, level);
 }
 
-static void drop(sp_edit *edit, sp_ref *ref, uint64_t level)
+void sp_radix_drop(sp_edit *edit, sp_ref ref, uint64_t level)
 {
-    sp_radix_walk(*ref, level, 0, sp_edit_retire_node, edit);
+    if (is_flat(ref))
+        return;
+    if (!level) {
+        sp_leaf_retire(edit, ref);
+    } else if (sp_node_let_go(sp_ref_node(ref))) {
+        for (unsigned i = 0; i < FANOUT; i++)
+            sp_radix_drop(edit, as_inner(ref)->child[i], level - 1);
+        sp_edit_retire(edit, sp_ref_node(ref));
+    }
 }
 
 void sp_radix_lower(sp_edit *edit, sp_set *set)
@@ -139,7 +145,12 @@ void sp_radix_lower(sp_edit *edit, sp_set *set)
         sp_ref first = root->child[0];
         if (ref_pages(first, set->height - 1) != root->pages)
             break;
-        sp_edit_retire(edit, sp_ref_node(set->root));
+        if (sp_node_is_counted(&root->head)) {
+            sp_ref_hold(first);
+            sp_radix_drop(edit, set->root, set->height);
+        } else {
+            sp_edit_retire(edit, sp_ref_node(set->root));
+        }
         set->root = first;
         set->height--;
     }

@@ -194,7 +194,7 @@ sp_status sp_set_add_sorted(sp_edit *edit, sp_set *set, const sp_range *ranges, 
 
 void sp_set_retire(sp_edit *edit, sp_set *set)
 {
-    sp_set_walk(set, 0, sp_edit_retire_node, edit);
+    set->engine->drop(edit, set);
     *set = sp_set_empty(set->engine);
 }
 

@@ -115,10 +115,12 @@ SP_MUST_CHECK sp_status sp_set_put_words(sp_edit *edit, sp_set *set, uint64_t ba
 SP_MUST_CHECK sp_status sp_set_add_sorted(sp_edit *edit, sp_set *set, const sp_range *ranges,
                                           size_t n);
 
-/* Takes every node of *set out of what is being edited and leaves it empty. */
+/* Takes every node of *set out of what is being edited and leaves it empty; of counted nodes
+ * (node.h), those that no other set holds. */
 void sp_set_retire(sp_edit *edit, sp_set *set);
 
-/* *out = a op b, all its nodes new.  SP_NOMEM leaves *out alone. */
+/* *out = a op b.  Its nodes are new; but an edit of counted nodes (node.h) takes counted nodes of a
+ * and b as they are, where the result has just these.  SP_NOMEM leaves *out alone. */
 SP_MUST_CHECK sp_status sp_set_combine(sp_edit *edit, sp_op op, const sp_set *a, const sp_set *b,
                                        sp_set *out);
 

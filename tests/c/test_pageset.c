@@ -48,7 +48,7 @@ static void bits_copy_from_any_bit(void)
 
 /* ---- constructors ---- */
 
-static void matches(const model *m, const sp_pageset *pageset, const test_alloc *alloc)
+static void matches(const model *m, sp_pageset *pageset, const test_alloc *alloc)
 {
     sp_set_stats stats;
     sp_set_measure(sp_pageset_set(pageset), &stats);
