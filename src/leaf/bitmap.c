@@ -1,9 +1,10 @@
 /*
  * bitmap.c - leaves that are bitmaps of sixteen 512-byte blocks.  Floor 2.
  *
- * Blocks are nodes of their own, so changing one bit after a snapshot copies 192 + 528 bytes
- * instead of 8 KiB.  A block that becomes uniform turns into EMPTY or FULL; the leaf is then
- * measured again, as it is when its pages become few: it may fit a smaller kind.
+ * Only leaves of block nodes are edited, and whole ones are opened for it: changing one bit after a
+ * snapshot copies 192 + 528 bytes instead of 8 KiB.  A block that becomes uniform turns into EMPTY
+ * or FULL; the leaf is then measured again, as it is when its pages become few: it may fit a
+ * smaller kind.
  */
 #include <string.h>
 
@@ -12,17 +13,6 @@
 /* Going back to a small kind waits for half of what made a bitmap, so a leaf does not flap. */
 #define SMALL_AGAIN (SP_SMALL_MAX_BYTES / 2)
 #define AGAIN_PAGES (SMALL_AGAIN / sizeof(uint16_t))
-
-static bool is_uniform(const uint64_t *words, uint64_t *value)
-{
-    *value = words[0];
-    if (*value != 0 && *value != ~UINT64_C(0))
-        return false;
-    for (unsigned i = 1; i < SP_BLOCK_WORDS; i++)
-        if (words[i] != *value)
-            return false;
-    return true;
-}
 
 static uint16_t pages_in(const uint64_t *words)
 {
@@ -35,59 +25,92 @@ static uint16_t pages_in(const uint64_t *words)
 static void drop(sp_edit *edit, sp_bitmap *leaf)
 {
     for (unsigned b = 0; b < SP_BLOCKS; b++)
-        if (sp_ref_is_node(leaf->block[b]))
-            sp_edit_retire(edit, sp_ref_node(leaf->block[b]));
+        if (sp_block_is_real(leaf->block[b]))
+            sp_edit_retire(edit, sp_block_node(leaf->block[b]));
     sp_edit_retire(edit, &leaf->head);
 }
 
-sp_status sp_bitmap_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS], sp_ref *out)
+static bool is_uniform(uint32_t pages) { return pages == 0 || pages == SP_BLOCK_PAGES; }
+
+/* What a tally says of a leaf; its real blocks are still to be set. */
+static void describe(sp_bitmap *leaf, const sp_tally *tally)
+{
+    leaf->pages = tally->pages;
+    leaf->real = leaf->least_runs = 0;
+    for (unsigned b = 0; b < SP_BLOCKS; b++) {
+        leaf->in_block[b] = tally->in_block[b];
+        leaf->block[b] = tally->in_block[b] == SP_BLOCK_PAGES ? SP_FULL : SP_EMPTY;
+        leaf->real = (uint16_t)(leaf->real + !is_uniform(tally->in_block[b]));
+    }
+}
+
+static sp_status whole_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS],
+                                  const sp_tally *tally, sp_ref *out)
+{
+    size_t bytes = SP_LEAF_WORDS * sizeof *words;
+    sp_bitmap *leaf = sp_edit_new(edit, SP_KIND_BITMAP, sizeof *leaf + bytes);
+    if (!leaf)
+        return SP_NOMEM;
+    memcpy(leaf->words, words, bytes);
+    describe(leaf, tally);
+    leaf->least_runs = (uint16_t)sp_max(tally->least_runs, 1);
+    for (unsigned b = 0; b < SP_BLOCKS; b++)
+        if (!is_uniform(leaf->in_block[b]))
+            leaf->block[b] = (sp_ref)(uintptr_t)(leaf->words + b * SP_BLOCK_WORDS);
+    *out = sp_node_ref(leaf);
+    return SP_OK;
+}
+
+static sp_status blocks_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS],
+                                   const sp_tally *tally, sp_ref *out)
 {
     sp_bitmap *leaf = sp_edit_new(edit, SP_KIND_BITMAP, sizeof *leaf);
     if (!leaf)
         return SP_NOMEM;
-    leaf->pages = leaf->real = 0;
-    memset(leaf->block, 0, sizeof leaf->block);
+    describe(leaf, tally);
     for (unsigned b = 0; b < SP_BLOCKS; b++) {
-        const uint64_t *from = words + b * SP_BLOCK_WORDS;
-        uint64_t value;
-        if (is_uniform(from, &value)) {
-            leaf->block[b] = value ? SP_FULL : SP_EMPTY;
-            leaf->in_block[b] = value ? SP_BLOCK_PAGES : 0;
-        } else {
-            sp_block *block = sp_edit_new(edit, SP_KIND_BLOCK, sizeof *block);
-            if (!block) {
-                drop(edit, leaf);
-                return SP_NOMEM;
-            }
-            memcpy(block->words, from, sizeof block->words);
-            leaf->block[b] = sp_node_ref(block);
-            leaf->in_block[b] = pages_in(from);
-            leaf->real++;
+        if (is_uniform(leaf->in_block[b]))
+            continue;
+        sp_block *block = sp_edit_new(edit, SP_KIND_BLOCK, sizeof *block);
+        if (!block) {
+            drop(edit, leaf);
+            return SP_NOMEM;
         }
-        leaf->pages += leaf->in_block[b];
+        memcpy(block->words, words + b * SP_BLOCK_WORDS, sizeof block->words);
+        leaf->block[b] = sp_block_ref(block);
     }
     *out = sp_node_ref(leaf);
     return SP_OK;
 }
 
+sp_status sp_bitmap_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS],
+                               const sp_tally *tally, sp_ref *out)
+{
+    if (sp_edit_is_counted(edit))
+        return whole_from_words(edit, words, tally, out);
+    return blocks_from_words(edit, words, tally, out);
+}
+
 sp_status sp_bitmap_clone(sp_edit *edit, sp_ref ref, sp_ref *out)
 {
     const sp_bitmap *from = sp_as_bitmap(ref);
-    sp_bitmap *leaf = sp_edit_copy(edit, &from->head);
-    if (!leaf)
-        return SP_NOMEM;
-    for (unsigned b = 0; b < SP_BLOCKS; b++) {
-        if (!sp_ref_is_node(from->block[b]))
-            continue;
-        sp_block *block = sp_edit_copy(edit, sp_ref_node(from->block[b]));
-        if (!block) {
-            memset(leaf->block + b, 0, (SP_BLOCKS - b) * sizeof leaf->block[0]);
-            drop(edit, leaf);
-            return SP_NOMEM;
-        }
-        leaf->block[b] = sp_node_ref(block);
-    }
-    *out = sp_node_ref(leaf);
+    uint64_t scratch[SP_LEAF_WORDS];
+    sp_tally tally = {.pages = from->pages, .least_runs = from->least_runs};
+    memcpy(tally.in_block, from->in_block, sizeof tally.in_block);
+    return sp_bitmap_from_words(edit, sp_leaf_view(ref, scratch), &tally, out);
+}
+
+sp_status sp_bitmap_open(sp_edit *edit, sp_ref *leaf)
+{
+    uint64_t scratch[SP_LEAF_WORDS];
+    const uint64_t *words = sp_leaf_view(*leaf, scratch);
+    sp_tally tally = sp_tally_pages(edit->kernels, words);
+    sp_ref opened;
+    sp_status status = blocks_from_words(edit, words, &tally, &opened);
+    if (status)
+        return status;
+    sp_leaf_retire(edit, *leaf);
+    *leaf = opened;
     return SP_OK;
 }
 
@@ -103,10 +126,10 @@ static sp_status own_block(sp_edit *edit, sp_bitmap *leaf, unsigned b)
 {
     sp_ref old = leaf->block[b];
     sp_block *block;
-    if (sp_ref_is_node(old)) {
-        if (sp_edit_owns(edit, sp_ref_node(old)))
+    if (sp_block_is_real(old)) {
+        if (sp_edit_owns(edit, sp_block_node(old)))
             return SP_OK;
-        block = sp_edit_copy(edit, sp_ref_node(old));
+        block = sp_edit_copy(edit, sp_block_node(old));
     } else {
         block = sp_edit_new(edit, SP_KIND_BLOCK, sizeof *block);
         if (block)
@@ -114,18 +137,23 @@ static sp_status own_block(sp_edit *edit, sp_bitmap *leaf, unsigned b)
     }
     if (!block)
         return SP_NOMEM;
-    if (sp_ref_is_node(old))
-        sp_edit_retire(edit, sp_ref_node(old));
+    if (sp_block_is_real(old))
+        sp_edit_retire(edit, sp_block_node(old));
     else
         leaf->real++;
-    leaf->block[b] = sp_node_ref(block);
+    leaf->block[b] = sp_block_ref(block);
     return SP_OK;
 }
 
 sp_status sp_bitmap_prepare(sp_edit *edit, sp_ref *ref, uint32_t first, uint32_t last, bool value)
 {
     sp_bitmap *leaf = sp_as_bitmap(*ref);
-    if (!sp_edit_owns(edit, &leaf->head)) {
+    if (sp_bitmap_is_whole(leaf)) {
+        sp_status status = sp_bitmap_open(edit, ref);
+        if (status)
+            return status;
+        leaf = sp_as_bitmap(*ref);
+    } else if (!sp_edit_owns(edit, &leaf->head)) {
         sp_bitmap *copy = sp_edit_copy(edit, &leaf->head);
         if (!copy)
             return SP_NOMEM;
@@ -148,8 +176,8 @@ sp_status sp_bitmap_prepare(sp_edit *edit, sp_ref *ref, uint32_t first, uint32_t
 /* Turns block b into EMPTY or FULL. */
 static void flatten(sp_edit *edit, sp_bitmap *leaf, unsigned b, bool value)
 {
-    if (sp_ref_is_node(leaf->block[b])) {
-        sp_edit_retire(edit, sp_ref_node(leaf->block[b]));
+    if (sp_block_is_real(leaf->block[b])) {
+        sp_edit_retire(edit, sp_block_node(leaf->block[b]));
         leaf->real--;
     }
     leaf->block[b] = value ? SP_FULL : SP_EMPTY;
@@ -161,7 +189,7 @@ static void commit_edge(sp_edit *edit, sp_bitmap *leaf, unsigned b, uint32_t fir
 {
     if (leaf->block[b] == (value ? SP_FULL : SP_EMPTY))
         return;
-    uint64_t *words = sp_as_block(leaf->block[b])->words;
+    uint64_t *words = sp_block_words(leaf->block[b]);
     uint32_t start = b * SP_BLOCK_PAGES, end = start + SP_BLOCK_PAGES - 1;
     uint32_t lo = (uint32_t)sp_max(first, start) - start, hi = (uint32_t)sp_min(last, end) - start;
     if (lo == hi) {
@@ -172,7 +200,7 @@ static void commit_edge(sp_edit *edit, sp_bitmap *leaf, unsigned b, uint32_t fir
         sp_words_fill(words, lo, hi, value);
         leaf->in_block[b] = pages_in(words);
     }
-    if (leaf->in_block[b] == 0 || leaf->in_block[b] == SP_BLOCK_PAGES)
+    if (is_uniform(leaf->in_block[b]))
         flatten(edit, leaf, b, leaf->in_block[b] != 0);
 }
 
@@ -182,7 +210,7 @@ void sp_bitmap_tidy(sp_edit *edit, sp_ref *ref)
     uint64_t carry = 0;
     uint32_t runs = (uint32_t)(sp_leaf_toggles_count(edit->kernels, *ref, &carry) + carry) / 2;
     for (unsigned b = 0; b < SP_BLOCKS; b++)
-        if (leaf->in_block[b] == 0 || leaf->in_block[b] == SP_BLOCK_PAGES)
+        if (is_uniform(leaf->in_block[b]))
             flatten(edit, leaf, b, leaf->in_block[b] != 0);
     if (leaf->pages > AGAIN_PAGES && runs * sizeof(sp_run) > SMALL_AGAIN)
         return;

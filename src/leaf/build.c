@@ -53,7 +53,9 @@ sp_status sp_leaf_from_runs(sp_edit *edit, const sp_run *runs, uint32_t n, sp_re
     uint64_t words[SP_LEAF_WORDS] = {0};
     for (uint32_t i = 0; i < n; i++)
         sp_words_fill(words, runs[i].first, runs[i].last, true);
-    return sp_bitmap_from_words(edit, words, out);
+    sp_tally tally = sp_tally_pages(edit->kernels, words);
+    tally.least_runs = n;
+    return sp_bitmap_from_words(edit, words, &tally, out);
 }
 
 sp_status sp_leaf_from_ranges(sp_edit *edit, uint64_t base, const sp_range *ranges, size_t n,
@@ -101,17 +103,40 @@ static uint32_t words_to_runs(const sp_kernels *k, const uint64_t words[SP_LEAF_
     return n;
 }
 
+sp_tally sp_tally_pages(const sp_kernels *k, const uint64_t words[SP_LEAF_WORDS])
+{
+    sp_tally tally = {0};
+    for (unsigned b = 0; b < SP_BLOCKS; b++) {
+        tally.in_block[b] = (uint16_t)k->popcount(words + b * SP_BLOCK_WORDS, SP_BLOCK_WORDS);
+        tally.pages += tally.in_block[b];
+    }
+    return tally;
+}
+
+uint32_t sp_words_runs(const sp_kernels *k, const uint64_t words[SP_LEAF_WORDS])
+{
+    uint64_t carry = 0;
+    return (uint32_t)(k->toggles_count(words, SP_LEAF_WORDS, &carry) + carry) / 2;
+}
+
+sp_status sp_leaf_from_tally(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS],
+                             const sp_tally *tally, sp_ref *out)
+{
+    sp_tally exact = *tally;
+    if (sp_leaf_pick(tally->pages, tally->least_runs) == SP_BITMAP)
+        return sp_bitmap_from_words(edit, words, tally, out);
+    exact.least_runs = sp_words_runs(edit->kernels, words);
+    sp_shape shape = sp_leaf_pick(tally->pages, exact.least_runs);
+    if (shape == SP_BITMAP)
+        return sp_bitmap_from_words(edit, words, &exact, out);
+    sp_run list[SP_MAX_VALUES];
+    uint32_t n = words_to_runs(edit->kernels, words, list);
+    SP_ASSERT(n == exact.least_runs);
+    return sp_small_new(edit, shape, list, n, 0, out);
+}
+
 sp_status sp_leaf_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS], sp_ref *out)
 {
-    const sp_kernels *k = edit->kernels;
-    uint64_t carry = 0;
-    uint32_t pages = (uint32_t)k->popcount(words, SP_LEAF_WORDS);
-    uint32_t runs = (uint32_t)(k->toggles_count(words, SP_LEAF_WORDS, &carry) + carry) / 2;
-    sp_shape shape = sp_leaf_pick(pages, runs);
-    if (shape == SP_BITMAP)
-        return sp_bitmap_from_words(edit, words, out);
-    sp_run list[SP_MAX_VALUES];
-    uint32_t n = words_to_runs(k, words, list);
-    SP_ASSERT(n == runs);
-    return sp_small_new(edit, shape, list, n, 0, out);
+    sp_tally tally = sp_tally_pages(edit->kernels, words);
+    return sp_leaf_from_tally(edit, words, &tally, out);
 }

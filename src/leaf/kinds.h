@@ -44,12 +44,17 @@ typedef struct sp_block {
     uint64_t words[SP_BLOCK_WORDS];
 } sp_block;
 
+/* Blocks are EMPTY, FULL or the address of their words: in a node of their own, which a tracker
+ * copies alone, or in the leaf itself, which is then whole.  Sets that are never edited are made of
+ * whole leaves: one allocation, and words in a row. */
 typedef struct sp_bitmap {
     sp_node head;
     uint32_t pages;
-    uint32_t real; /* blocks that are nodes */
+    uint16_t real;       /* blocks that are neither EMPTY nor FULL */
+    uint16_t least_runs; /* of a whole leaf: it has so many runs or more, at least 1; else 0 */
     uint16_t in_block[SP_BLOCKS];
     sp_ref block[SP_BLOCKS];
+    uint64_t words[]; /* SP_LEAF_WORDS of a whole leaf, right for EMPTY and FULL blocks too */
 } sp_bitmap;
 
 /* ---- shapes ---- */
@@ -69,7 +74,15 @@ static inline sp_shape sp_leaf_shape(sp_ref leaf)
 
 static inline sp_small *sp_as_small(sp_ref leaf) { return (sp_small *)sp_ref_node(leaf); }
 static inline sp_bitmap *sp_as_bitmap(sp_ref leaf) { return (sp_bitmap *)sp_ref_node(leaf); }
-static inline sp_block *sp_as_block(sp_ref block) { return (sp_block *)sp_ref_node(block); }
+
+static inline bool sp_bitmap_is_whole(const sp_bitmap *leaf) { return leaf->least_runs; }
+
+/* Of a block that is neither EMPTY nor FULL. */
+static inline bool sp_block_is_real(sp_ref block) { return sp_ref_is_node(block); }
+static inline uint64_t *sp_block_words(sp_ref block) { return (uint64_t *)(uintptr_t)block; }
+/* Where it is a node. */
+static inline sp_node *sp_block_node(sp_ref block) { return (sp_node *)(uintptr_t)block - 1; }
+static inline sp_ref sp_block_ref(const sp_block *block) { return (sp_ref)(uintptr_t)block->words; }
 
 static inline uint16_t *sp_values(const sp_small *array) { return (uint16_t *)(array + 1); }
 static inline sp_run *sp_runs(const sp_small *list) { return (sp_run *)(list + 1); }
@@ -160,9 +173,30 @@ SP_MUST_CHECK sp_status sp_small_new(sp_edit *edit, sp_shape shape, const sp_run
 SP_MUST_CHECK sp_status sp_leaf_from_runs(sp_edit *edit, const sp_run *runs, uint32_t n,
                                           sp_ref *out);
 
+/* What is to be known of a leaf's words before it is built. */
+typedef struct sp_tally {
+    uint32_t pages;
+    uint32_t least_runs; /* at least so many, or exactly */
+    uint16_t in_block[SP_BLOCKS];
+} sp_tally;
+
+/* Counts pages alone; least_runs is 0. */
+sp_tally sp_tally_pages(const sp_kernels *k, const uint64_t words[SP_LEAF_WORDS]);
+uint32_t sp_words_runs(const sp_kernels *k, const uint64_t words[SP_LEAF_WORDS]);
+
+/* A leaf of words in the kind of fewest bytes, which is a bitmap if `tally` says so already. */
+SP_MUST_CHECK sp_status sp_leaf_from_tally(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS],
+                                           const sp_tally *tally, sp_ref *out);
+
 /* A bitmap leaf, whatever is smaller. */
 SP_MUST_CHECK sp_status sp_bitmap_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS],
-                                             sp_ref *out);
+                                             const sp_tally *tally, sp_ref *out);
+
+/* Holds *leaf, whatever its kind, as block nodes of ours. */
+SP_MUST_CHECK sp_status sp_bitmap_open(sp_edit *edit, sp_ref *leaf);
+
+/* A leaf's words in a row: its own where it is whole, else written to scratch. */
+const uint64_t *sp_leaf_view(sp_ref leaf, uint64_t scratch[SP_LEAF_WORDS]);
 
 /* ---- editing by shape (small.c, bitmap.c), contracts as in leaf.h ---- */
 

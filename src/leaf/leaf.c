@@ -45,9 +45,9 @@ bool sp_leaf_contains(sp_ref leaf, uint32_t page)
     case SP_BITMAP: {
         sp_ref block = sp_as_bitmap(leaf)->block[page / SP_BLOCK_PAGES];
         uint32_t bit = page % SP_BLOCK_PAGES;
-        if (!sp_ref_is_node(block))
+        if (!sp_block_is_real(block))
             return block == SP_FULL;
-        return sp_as_block(block)->words[bit >> 6] >> (bit & 63) & 1;
+        return sp_block_words(block)[bit >> 6] >> (bit & 63) & 1;
     }
     default:
         n = list_of(leaf, &runs, held);
@@ -58,9 +58,9 @@ bool sp_leaf_contains(sp_ref leaf, uint32_t page)
 
 static uint32_t block_rank(sp_ref block, uint32_t bit)
 {
-    if (!sp_ref_is_node(block))
+    if (!sp_block_is_real(block))
         return block == SP_FULL ? bit : 0;
-    const uint64_t *words = sp_as_block(block)->words;
+    const uint64_t *words = sp_block_words(block);
     uint32_t rank = 0;
     for (uint32_t w = 0; w < bit >> 6; w++)
         rank += sp_popcount(words[w]);
@@ -104,9 +104,9 @@ uint32_t sp_leaf_count_range(sp_ref leaf, uint32_t first, uint32_t last)
 
 static uint32_t block_select(sp_ref block, uint32_t i)
 {
-    if (!sp_ref_is_node(block))
+    if (!sp_block_is_real(block))
         return i;
-    const uint64_t *words = sp_as_block(block)->words;
+    const uint64_t *words = sp_block_words(block);
     uint32_t w = 0;
     for (unsigned in; i >= (in = sp_popcount(words[w])); w++)
         i -= in;
@@ -256,8 +256,8 @@ static uint32_t bitmap_toggles(const sp_kernels *k, sink *s, const sp_bitmap *le
         uint32_t end = (uint32_t)sp_min(at + SP_BLOCK_PAGES, stop);
         if (!has_room(s))
             return page;
-        if (sp_ref_is_node(leaf->block[b])) {
-            const uint64_t *words = sp_as_block(leaf->block[b])->words;
+        if (sp_block_is_real(leaf->block[b])) {
+            const uint64_t *words = sp_block_words(leaf->block[b]);
             page = at + block_toggles(k, s, words, at, page - at, end - at);
         } else {
             turn(s, page, leaf->block[b] == SP_FULL);
@@ -300,9 +300,11 @@ static uint64_t list_toggles_count(uint32_t runs, uint32_t first, uint32_t last,
 static uint64_t bitmap_toggles_count(const sp_kernels *k, const sp_bitmap *leaf, uint64_t *carry)
 {
     uint64_t total = 0;
+    if (sp_bitmap_is_whole(leaf))
+        return k->toggles_count(leaf->words, SP_LEAF_WORDS, carry);
     for (unsigned b = 0; b < SP_BLOCKS; b++) {
-        if (sp_ref_is_node(leaf->block[b])) {
-            total += k->toggles_count(sp_as_block(leaf->block[b])->words, SP_BLOCK_WORDS, carry);
+        if (sp_block_is_real(leaf->block[b])) {
+            total += k->toggles_count(sp_block_words(leaf->block[b]), SP_BLOCK_WORDS, carry);
         } else {
             uint64_t value = leaf->block[b] == SP_FULL;
             total += value != *carry;
@@ -332,8 +334,8 @@ void sp_leaf_words(sp_ref leaf, uint64_t words[SP_LEAF_WORDS])
         const sp_bitmap *bitmap = sp_as_bitmap(leaf);
         for (unsigned b = 0; b < SP_BLOCKS; b++) {
             uint64_t *to = words + b * SP_BLOCK_WORDS;
-            if (sp_ref_is_node(bitmap->block[b]))
-                memcpy(to, sp_as_block(bitmap->block[b])->words, SP_BLOCK_WORDS * sizeof *to);
+            if (sp_block_is_real(bitmap->block[b]))
+                memcpy(to, sp_block_words(bitmap->block[b]), SP_BLOCK_WORDS * sizeof *to);
             else
                 memset(to, bitmap->block[b] == SP_FULL ? 0xff : 0, SP_BLOCK_WORDS * sizeof *to);
         }
@@ -345,4 +347,12 @@ void sp_leaf_words(sp_ref leaf, uint64_t words[SP_LEAF_WORDS])
     memset(words, 0, SP_LEAF_WORDS * sizeof *words);
     for (uint32_t i = 0; i < n; i++)
         sp_words_fill(words, runs[i].first, runs[i].last, true);
+}
+
+const uint64_t *sp_leaf_view(sp_ref leaf, uint64_t scratch[SP_LEAF_WORDS])
+{
+    if (sp_leaf_shape(leaf) == SP_BITMAP && sp_bitmap_is_whole(sp_as_bitmap(leaf)))
+        return sp_as_bitmap(leaf)->words;
+    sp_leaf_words(leaf, scratch);
+    return scratch;
 }

@@ -136,11 +136,11 @@ void sp_leaf_walk(sp_ref leaf, uint64_t floor, sp_node_fn visit, void *context)
 {
     if (!sp_ref_is_node(leaf) || sp_node_birth(sp_ref_node(leaf)) <= floor)
         return;
-    if (sp_leaf_shape(leaf) == SP_BITMAP) {
+    if (sp_leaf_shape(leaf) == SP_BITMAP && !sp_bitmap_is_whole(sp_as_bitmap(leaf))) {
         for (unsigned b = 0; b < SP_BLOCKS; b++) {
             sp_ref block = sp_as_bitmap(leaf)->block[b];
-            if (sp_ref_is_node(block) && sp_node_birth(sp_ref_node(block)) > floor)
-                visit(context, sp_ref_node(block));
+            if (sp_block_is_real(block) && sp_node_birth(sp_block_node(block)) > floor)
+                visit(context, sp_block_node(block));
         }
     }
     visit(context, sp_ref_node(leaf));
@@ -221,11 +221,11 @@ static bool could_be_packed(sp_ref leaf)
 
 static uint32_t block_pages(sp_ref block)
 {
-    if (!sp_ref_is_node(block))
+    if (!sp_block_is_real(block))
         return block == SP_FULL ? SP_BLOCK_PAGES : 0;
     uint32_t pages = 0;
     for (unsigned w = 0; w < SP_BLOCK_WORDS; w++)
-        pages += sp_popcount(sp_as_block(block)->words[w]);
+        pages += sp_popcount(sp_block_words(block)[w]);
     return pages;
 }
 
@@ -236,13 +236,15 @@ static const char *validate_bitmap(const sp_bitmap *leaf)
         uint32_t in = block_pages(leaf->block[b]);
         if (in != leaf->in_block[b])
             return "a bitmap leaf miscounts a block";
-        if (sp_ref_is_node(leaf->block[b]) && (in == 0 || in == SP_BLOCK_PAGES))
-            return "a uniform block is a node";
+        if (sp_block_is_real(leaf->block[b]) && (in == 0 || in == SP_BLOCK_PAGES))
+            return "a uniform block is not flat";
         pages += in;
-        real += sp_ref_is_node(leaf->block[b]);
+        real += sp_block_is_real(leaf->block[b]);
     }
     if (real != leaf->real)
-        return "a bitmap leaf miscounts its block nodes";
+        return "a bitmap leaf miscounts its blocks";
+    if (sp_bitmap_is_whole(leaf) && sp_words_runs(&sp_kernels_scalar, leaf->words) < leaf->least_runs)
+        return "a whole leaf has fewer runs than it says";
     return pages == leaf->pages ? NULL : "a bitmap leaf miscounts its pages";
 }
 

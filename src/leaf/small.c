@@ -35,20 +35,6 @@ static uint32_t array_after(const sp_small *leaf, uint32_t first, uint32_t last,
     return leaf->n - (j - i) + (value ? last - first + 1 : 0);
 }
 
-/* Replaces *leaf by one that holds the same pages as a bitmap. */
-static sp_status to_bitmap(sp_edit *edit, sp_ref *leaf)
-{
-    uint64_t words[SP_LEAF_WORDS];
-    sp_ref bitmap;
-    sp_leaf_words(*leaf, words);
-    sp_status status = sp_bitmap_from_words(edit, words, &bitmap);
-    if (status)
-        return status;
-    sp_leaf_retire(edit, *leaf);
-    *leaf = bitmap;
-    return SP_OK;
-}
-
 /* Holds *leaf in a node of ours that can become the list after `s` without another allocation. */
 static sp_status regrow(sp_edit *edit, sp_ref *leaf, const sp_run *runs, uint32_t n,
                         const sp_splice *s, uint32_t first, uint32_t last, bool value)
@@ -60,7 +46,7 @@ static sp_status regrow(sp_edit *edit, sp_ref *leaf, const sp_run *runs, uint32_
     sp_shape shape = sp_leaf_pick(most_pages, most_runs);
     sp_ref grown;
     if (shape == SP_BITMAP) {
-        sp_status status = to_bitmap(edit, leaf);
+        sp_status status = sp_bitmap_open(edit, leaf);
         return status ? status : sp_bitmap_prepare(edit, leaf, first, last, value);
     }
     uint32_t room = with_slack(shape == SP_ARRAY ? most_pages : most_runs, shape);

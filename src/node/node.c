@@ -12,7 +12,7 @@ void *sp_edit_new(sp_edit *edit, unsigned kind, size_t bytes)
     sp_node *node = sp_mem_alloc(edit->mem, units * SP_NODE_UNIT);
     if (node) {
         node->tag = edit->generation << 16 | (uint64_t)kind << 12 | units;
-        if (edit->generation == SP_COUNTED)
+        if (sp_edit_is_counted(edit))
             atomic_init(&node->holders, 1);
         else
             node->dead_link = NULL;

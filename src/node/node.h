@@ -91,6 +91,8 @@ static inline sp_edit sp_edit_counted(sp_mem *mem, const struct sp_kernels *kern
     return (sp_edit){.mem = mem, .kernels = kernels, .generation = SP_COUNTED, .floor = 0};
 }
 
+static inline bool sp_edit_is_counted(const sp_edit *edit) { return edit->generation == SP_COUNTED; }
+
 static inline bool sp_node_is_counted(const sp_node *node)
 {
     return sp_node_birth(node) == SP_COUNTED;
@@ -100,7 +102,7 @@ static inline bool sp_node_is_counted(const sp_node *node)
  * nodes allocate with one hook. */
 static inline bool sp_edit_may_hold(const sp_edit *edit, sp_ref ref)
 {
-    return sp_ref_is_node(ref) && edit->generation == SP_COUNTED &&
+    return sp_ref_is_node(ref) && sp_edit_is_counted(edit) &&
            sp_node_is_counted(sp_ref_node(ref));
 }
 

@@ -55,7 +55,8 @@ static void an_unchosen_kind_answers(void)
         uint64_t words[SP_LEAF_WORDS];
         sp_ref leaf;
         leaf_model_words(&model, words);
-        CHECK_EQ(sp_bitmap_from_words(&bench.edit, words, &leaf), SP_OK);
+        sp_tally tally = sp_tally_pages(bench.edit.kernels, words);
+        CHECK_EQ(sp_bitmap_from_words(&bench.edit, words, &tally, &leaf), SP_OK);
         leaf_matches(leaf, &model, &r);
         sp_leaf_settle(&bench.edit, &leaf);
         leaf_matches(leaf, &model, &r);
@@ -231,15 +232,15 @@ static void the_checker_names_what_is_broken(void)
     sp_ref wide = leaf_make(&bench, &model);
     sp_bitmap *bitmap = sp_as_bitmap(wide);
     bitmap->real++;
-    CHECK_STR(sp_leaf_validate(wide), "a bitmap leaf miscounts its block nodes");
+    CHECK_STR(sp_leaf_validate(wide), "a bitmap leaf miscounts its blocks");
     bitmap->real--;
     bitmap->pages++;
     CHECK_STR(sp_leaf_validate(wide), "a bitmap leaf miscounts its pages");
     bitmap->in_block[0]++;
     CHECK_STR(sp_leaf_validate(wide), "a bitmap leaf miscounts a block");
-    memset(sp_as_block(bitmap->block[0])->words, 0, SP_BLOCK_PAGES / 8);
+    memset(sp_block_words(bitmap->block[0]), 0, SP_BLOCK_PAGES / 8);
     bitmap->in_block[0] = 0;
-    CHECK_STR(sp_leaf_validate(wide), "a uniform block is a node");
+    CHECK_STR(sp_leaf_validate(wide), "a uniform block is not flat");
     sp_leaf_retire(&bench.edit, list);
     sp_leaf_retire(&bench.edit, array);
     sp_leaf_retire(&bench.edit, few);
