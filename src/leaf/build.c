@@ -13,14 +13,11 @@ sp_shape sp_leaf_pick(uint32_t pages, uint32_t runs)
     return as_array < as_runs ? SP_ARRAY : SP_RUNS;
 }
 
-sp_status sp_small_new(sp_edit *edit, sp_shape shape, const sp_run *runs, uint32_t n, uint32_t room,
-                       sp_ref *out)
+sp_status sp_small_new(sp_edit *edit, sp_shape shape, const sp_run *runs, uint32_t n,
+                       uint32_t pages, uint32_t room, sp_ref *out)
 {
     if (!room && sp_held_put(runs, n, out))
         return SP_OK;
-    uint32_t pages = 0;
-    for (uint32_t i = 0; i < n; i++)
-        pages += sp_run_pages(runs[i]);
     bool array = shape == SP_ARRAY;
     size_t need = sp_max(room, array ? pages : n);
     sp_small *leaf = sp_edit_new(edit, array ? SP_KIND_ARRAY : SP_KIND_RUNS,
@@ -44,12 +41,10 @@ sp_status sp_small_new(sp_edit *edit, sp_shape shape, const sp_run *runs, uint32
 
 sp_status sp_leaf_from_runs(sp_edit *edit, const sp_run *runs, uint32_t n, sp_ref *out)
 {
-    uint32_t pages = 0;
-    for (uint32_t i = 0; i < n; i++)
-        pages += sp_run_pages(runs[i]);
+    uint32_t pages = sp_runs_pages(runs, n);
     sp_shape shape = sp_leaf_pick(pages, n);
     if (shape != SP_BITMAP)
-        return sp_small_new(edit, shape, runs, n, 0, out);
+        return sp_small_new(edit, shape, runs, n, pages, 0, out);
     uint64_t words[SP_LEAF_WORDS] = {0};
     for (uint32_t i = 0; i < n; i++)
         sp_words_fill(words, runs[i].first, runs[i].last, true);
@@ -132,7 +127,7 @@ sp_status sp_leaf_from_tally(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS],
     sp_run list[SP_MAX_VALUES];
     uint32_t n = words_to_runs(edit->kernels, words, list);
     SP_ASSERT(n == exact.least_runs);
-    return sp_small_new(edit, shape, list, n, 0, out);
+    return sp_small_new(edit, shape, list, n, tally->pages, 0, out);
 }
 
 sp_status sp_leaf_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS], sp_ref *out)

@@ -142,8 +142,13 @@ void sp_runs_splice(const sp_run *runs, uint32_t n, uint32_t first, uint32_t las
 /* Carries a splice out; runs has room for the result.  Returns the new length. */
 uint32_t sp_runs_apply(sp_run *runs, uint32_t n, const sp_splice *splice);
 
+uint32_t sp_runs_pages(const sp_run *runs, uint32_t n);
+
 /* The index of the first run whose last is >= page. */
 uint32_t sp_runs_find(const sp_run *runs, uint32_t n, uint32_t page);
+
+/* The same from run i on, where it is likely to be near. */
+uint32_t sp_runs_skip(const sp_run *runs, uint32_t n, uint32_t i, uint32_t page);
 
 /* The index of the first value >= page. */
 uint32_t sp_values_find(const uint16_t *values, uint32_t n, uint32_t page);
@@ -152,22 +157,35 @@ uint32_t sp_values_find(const uint16_t *values, uint32_t n, uint32_t page);
  * (SP_MAX_VALUES entries). */
 uint32_t sp_leaf_runs(sp_ref leaf, const sp_run **runs, sp_run scratch[SP_MAX_VALUES]);
 
-/* Runs of one list per run of the other from which looking each up beats walking both. */
-#define SP_GALLOP 8u
-
 /* out = a op b (up to na + nb + 1 runs).  Returns their number. */
 uint32_t sp_runs_combine(sp_op op, const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb,
                          sp_run *out);
+
+/* |a AND b|. */
+uint32_t sp_runs_intersection(const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb);
+
+/* ---- a list and a bitmap (mixed.c) ---- */
+
+/* Pages of the runs that the bitmap has. */
+uint32_t sp_mixed_count(const sp_bitmap *bitmap, const sp_run *runs, uint32_t n);
+
+/* The pages of the runs that the bitmap has (keep) or has not, as runs; false if they are more than
+ * SP_MAX_VALUES runs. */
+bool sp_mixed_cut(const sp_bitmap *bitmap, const sp_run *runs, uint32_t n, bool keep,
+                  sp_run out[SP_MAX_VALUES], uint32_t *made);
+
+/* words op= runs, of OR, ANDNOT and XOR. */
+void sp_mixed_apply(sp_op op, const sp_run *runs, uint32_t n, uint64_t words[SP_LEAF_WORDS]);
 
 /* ---- building (build.c) ---- */
 
 /* The kind that holds so many pages in so many runs in the fewest bytes. */
 sp_shape sp_leaf_pick(uint32_t pages, uint32_t runs);
 
-/* A leaf of these runs: packed where it fits and `room` is 0, else a node of the given shape (array
- * or runs) with room for at least `room` elements. */
+/* A leaf of these runs, which are so many pages: packed where it fits and `room` is 0, else a node of
+ * the given shape (array or runs) with room for at least `room` elements. */
 SP_MUST_CHECK sp_status sp_small_new(sp_edit *edit, sp_shape shape, const sp_run *runs, uint32_t n,
-                                     uint32_t room, sp_ref *out);
+                                     uint32_t pages, uint32_t room, sp_ref *out);
 
 /* A leaf of these runs in the kind of fewest bytes. */
 SP_MUST_CHECK sp_status sp_leaf_from_runs(sp_edit *edit, const sp_run *runs, uint32_t n,

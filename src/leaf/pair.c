@@ -2,8 +2,8 @@
  * pair.c - whole leaves and pairs of leaves: copies, set operations, editing by shape, the checker.
  * Floor 2.
  *
- * Two lists are combined as lists; as soon as one side is a bitmap both are, 8 KiB each on the
- * stack.  (SIMD merges of short lists were measured elsewhere not to pay.)
+ * Two lists are combined as lists, two bitmaps as words, and a list and a bitmap by the words under
+ * the list.  (SIMD merges of short lists were measured elsewhere not to pay.)
  */
 #include "leaf/kinds.h"
 
@@ -23,113 +23,83 @@ sp_status sp_leaf_clone(sp_edit *edit, sp_ref leaf, sp_ref *out)
 }
 
 /* Runs of both lists from which words are faster: their cost is fixed, a walk mispredicts. */
-#define MANY_RUNS 32
+#define MANY_RUNS 128
 
 static sp_status combine_words(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_ref *out)
 {
-    uint64_t words_a[SP_LEAF_WORDS], words_b[SP_LEAF_WORDS];
-    sp_leaf_words(a, words_a);
-    sp_leaf_words(b, words_b);
-    edit->kernels->combine(op, words_a, words_b, words_a, SP_LEAF_WORDS);
-    return sp_leaf_from_words(edit, words_a, out);
+    uint64_t of_a[SP_LEAF_WORDS], of_b[SP_LEAF_WORDS];
+    edit->kernels->combine(op, sp_leaf_view(a, of_a), sp_leaf_view(b, of_b), of_a, SP_LEAF_WORDS);
+    return sp_leaf_from_words(edit, of_a, out);
 }
 
-/* Runs of a list that is cut by a bitmap piece by piece rather than made a bitmap. */
-#define SHORT_LIST 16
-
-/* The pages of a list that a bitmap has (keep), or has not; false if they are too many runs. */
-static bool cut(const sp_kernels *k, const sp_run *list, uint32_t n, sp_ref bitmap, bool keep,
-                sp_run pieces[SP_MAX_VALUES], uint32_t *made)
+static sp_status combine_lists(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_ref *out)
 {
-    uint64_t toggles[SP_MAX_VALUES];
-    uint32_t used = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t first = list[i].first, stop = list[i].last + 1u;
-        /* Starting with the membership that is not wanted, a toggle is where a piece begins. */
-        uint64_t carry = !keep;
-        size_t flips = 0;
-        if (sp_leaf_toggles(k, bitmap, 0, first, stop, &carry, toggles, &flips, SP_MAX_VALUES) <
-                stop ||
-            used + flips / 2 + 1 > SP_MAX_VALUES)
-            return false;
-        if (flips & 1)
-            toggles[flips++] = stop;
-        for (size_t t = 0; t < flips; t += 2)
-            pieces[used++] = (sp_run){(uint16_t)toggles[t], (uint16_t)(toggles[t + 1] - 1)};
-    }
-    *made = used;
-    return true;
-}
-
-/* a AND b or a AND NOT b for a short list a and a bitmap b, if that is what they are. */
-static bool cut_short(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_ref *out, sp_status *status)
-{
-    sp_run scratch[SP_MAX_VALUES], pieces[SP_MAX_VALUES];
-    const sp_run *runs;
-    uint32_t made;
-    if (sp_leaf_shape(a) == SP_BITMAP || sp_leaf_shape(b) != SP_BITMAP)
-        return false;
-    uint32_t n = sp_leaf_runs(a, &runs, scratch);
-    if (n > SHORT_LIST || !cut(edit->kernels, runs, n, b, op == SP_AND, pieces, &made))
-        return false;
-    *status = sp_leaf_from_runs(edit, pieces, made, out);
-    return true;
-}
-
-sp_status sp_leaf_combine(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_ref *out)
-{
-    sp_status status;
-    if ((op == SP_AND || op == SP_ANDNOT) && cut_short(edit, op, a, b, out, &status))
-        return status;
-    if (op == SP_AND && cut_short(edit, op, b, a, out, &status))
-        return status;
-    if (sp_leaf_shape(a) == SP_BITMAP || sp_leaf_shape(b) == SP_BITMAP)
-        return combine_words(edit, op, a, b, out);
     sp_run in_a[SP_MAX_VALUES], in_b[SP_MAX_VALUES], result[2 * SP_MAX_VALUES + 1];
     const sp_run *runs_a, *runs_b;
     uint32_t na = sp_leaf_runs(a, &runs_a, in_a), nb = sp_leaf_runs(b, &runs_b, in_b);
-    if (na + nb > MANY_RUNS && na * SP_GALLOP >= nb && nb * SP_GALLOP >= na)
+    if (sp_min(na, nb) > MANY_RUNS)
         return combine_words(edit, op, a, b, out);
     uint32_t n = sp_runs_combine(op, runs_a, na, runs_b, nb, result);
     return sp_leaf_from_runs(edit, result, n, out);
 }
 
-static uint32_t lists_intersection(const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb)
+/* list AND bitmap (keep), or list AND NOT bitmap. */
+static sp_status cut(sp_edit *edit, sp_ref list, sp_ref bitmap, bool keep, sp_ref *out)
 {
-    uint32_t i = 0, j = 0, pages = 0;
-    while (i < na && j < nb) {
-        uint32_t start = (uint32_t)sp_max(a[i].first, b[j].first);
-        uint32_t last = (uint32_t)sp_min(a[i].last, b[j].last);
-        if (start <= last)
-            pages += last - start + 1;
-        if (a[i].last < b[j].last)
-            i++;
-        else
-            j++;
-    }
-    return pages;
+    sp_run scratch[SP_MAX_VALUES], pieces[SP_MAX_VALUES];
+    const sp_run *runs;
+    uint32_t n = sp_leaf_runs(list, &runs, scratch), made;
+    if (!sp_mixed_cut(sp_as_bitmap(bitmap), runs, n, keep, pieces, &made))
+        return combine_words(edit, keep ? SP_AND : SP_ANDNOT, list, bitmap, out);
+    return sp_leaf_from_runs(edit, pieces, made, out);
+}
+
+/* bitmap op list, for OR, ANDNOT and XOR. */
+static sp_status alter(sp_edit *edit, sp_op op, sp_ref bitmap, sp_ref list, sp_ref *out)
+{
+    uint64_t words[SP_LEAF_WORDS];
+    sp_run scratch[SP_MAX_VALUES];
+    const sp_run *runs;
+    uint32_t n = sp_leaf_runs(list, &runs, scratch);
+    sp_leaf_words(bitmap, words);
+    sp_mixed_apply(op, runs, n, words);
+    sp_tally tally = sp_tally_pages(edit->kernels, words);
+    /* A run of p pages joins or takes at most p / 2 + 1 runs. */
+    uint32_t lost = sp_leaf_count(list) / 2 + n, had = sp_as_bitmap(bitmap)->least_runs;
+    tally.least_runs = had > lost ? had - lost : 0;
+    return sp_leaf_from_tally(edit, words, &tally, out);
+}
+
+sp_status sp_leaf_combine(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_ref *out)
+{
+    bool wide_a = sp_leaf_shape(a) == SP_BITMAP, wide_b = sp_leaf_shape(b) == SP_BITMAP;
+    if (wide_a && wide_b)
+        return combine_words(edit, op, a, b, out);
+    if (!wide_a && !wide_b)
+        return combine_lists(edit, op, a, b, out);
+    if (wide_b && (op == SP_AND || op == SP_ANDNOT))
+        return cut(edit, a, b, op == SP_AND, out);
+    if (op == SP_AND)
+        return cut(edit, b, a, true, out);
+    return wide_a ? alter(edit, op, a, b, out) : alter(edit, op, b, a, out);
 }
 
 uint32_t sp_leaf_intersection(const sp_kernels *k, sp_ref a, sp_ref b)
 {
     bool wide_a = sp_leaf_shape(a) == SP_BITMAP, wide_b = sp_leaf_shape(b) == SP_BITMAP;
     if (wide_a && wide_b) {
-        uint64_t words_a[SP_LEAF_WORDS], words_b[SP_LEAF_WORDS];
-        sp_leaf_words(a, words_a);
-        sp_leaf_words(b, words_b);
-        return (uint32_t)k->combine_count(SP_AND, words_a, words_b, SP_LEAF_WORDS);
+        uint64_t of_a[SP_LEAF_WORDS], of_b[SP_LEAF_WORDS];
+        return (uint32_t)k->combine_count(SP_AND, sp_leaf_view(a, of_a), sp_leaf_view(b, of_b),
+                                          SP_LEAF_WORDS);
     }
     sp_run in_a[SP_MAX_VALUES], in_b[SP_MAX_VALUES];
     const sp_run *runs_a, *runs_b;
-    if (!wide_a && !wide_b) {
-        uint32_t na = sp_leaf_runs(a, &runs_a, in_a), nb = sp_leaf_runs(b, &runs_b, in_b);
-        return lists_intersection(runs_a, na, runs_b, nb);
+    if (wide_a || wide_b) {
+        uint32_t n = sp_leaf_runs(wide_a ? b : a, &runs_a, in_a);
+        return sp_mixed_count(sp_as_bitmap(wide_a ? a : b), runs_a, n);
     }
-    sp_ref wide = wide_a ? a : b;
-    uint32_t n = sp_leaf_runs(wide_a ? b : a, &runs_a, in_a), pages = 0;
-    for (uint32_t i = 0; i < n; i++)
-        pages += sp_leaf_rank(wide, runs_a[i].last + 1u) - sp_leaf_rank(wide, runs_a[i].first);
-    return pages;
+    uint32_t na = sp_leaf_runs(a, &runs_a, in_a), nb = sp_leaf_runs(b, &runs_b, in_b);
+    return sp_runs_intersection(runs_a, na, runs_b, nb);
 }
 
 void sp_leaf_walk(sp_ref leaf, uint64_t floor, sp_node_fn visit, void *context)

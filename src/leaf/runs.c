@@ -8,6 +8,21 @@
 
 #include "leaf/kinds.h"
 
+/* Two runs at a time, in the halves of a word: neither sum overflows one, of any list. */
+uint32_t sp_runs_pages(const sp_run *runs, uint32_t n)
+{
+    const uint64_t low = UINT64_C(0x0000ffff0000ffff);
+    uint64_t firsts = 0, lasts = 0, two;
+    uint32_t i = 0;
+    for (; i + 2 <= n; i += 2) {
+        memcpy(&two, runs + i, sizeof two);
+        firsts += two & low;
+        lasts += two >> 16 & low;
+    }
+    uint64_t pages = lasts - firsts;
+    return (uint32_t)pages + (uint32_t)(pages >> 32) + (i < n ? sp_run_pages(runs[i]) : 0) + i;
+}
+
 uint32_t sp_runs_find(const sp_run *runs, uint32_t n, uint32_t page)
 {
     uint32_t low = 0;
@@ -99,77 +114,53 @@ uint32_t sp_leaf_runs(sp_ref leaf, const sp_run **runs, sp_run scratch[SP_MAX_VA
     return 0;
 }
 
-/* a AND b for a list that is much shorter than the other. */
-static uint32_t intersect_short(const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb,
-                                sp_run *out)
+uint32_t sp_runs_skip(const sp_run *runs, uint32_t n, uint32_t i, uint32_t page)
 {
-    uint32_t n = 0, j = 0;
-    for (uint32_t i = 0; i < na; i++) {
-        for (j += sp_runs_find(b + j, nb - j, a[i].first); j < nb && b[j].first <= a[i].last; j++) {
-            out[n].first = a[i].first > b[j].first ? a[i].first : b[j].first;
-            out[n++].last = a[i].last < b[j].last ? a[i].last : b[j].last;
-            if (b[j].last > a[i].last)
-                break;
-        }
-    }
-    return n;
+    enum { STRIDE = 8 };
+    while (i + STRIDE <= n && runs[i + STRIDE - 1].last < page)
+        i += STRIDE;
+    while (i < n && runs[i].last < page)
+        i++;
+    return i;
 }
 
-/* a AND NOT b for a list that is much shorter than the other. */
-static uint32_t subtract_from_short(const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb,
-                                    sp_run *out)
-{
-    uint32_t n = 0, j = 0;
-    for (uint32_t i = 0; i < na; i++) {
-        uint32_t from = a[i].first, stop = a[i].last + 1u;
-        for (j += sp_runs_find(b + j, nb - j, from); j < nb && b[j].first < stop; j++) {
-            if (b[j].first > from)
-                out[n++] = (sp_run){(uint16_t)from, (uint16_t)(b[j].first - 1)};
-            from = b[j].last + 1u;
-            if (from >= stop)
-                break;
-        }
-        if (from < stop)
-            out[n++] = (sp_run){(uint16_t)from, (uint16_t)(stop - 1)};
-    }
-    return n;
-}
+/* One of two lists, and how far it is read. */
+typedef struct reader {
+    const sp_run *runs;
+    uint32_t n, i;
+    bool kept; /* pages of this list alone are in the result */
+} reader;
 
-/* A long list with the runs of a much shorter one set or cleared. */
-static uint32_t edit_long(const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb, bool value,
-                          sp_run *out)
+/* Reads the runs that end before `page`. */
+static uint32_t pass(reader *r, uint32_t page, sp_run *out)
 {
-    uint32_t n = na;
-    memcpy(out, a, na * sizeof *a);
-    for (uint32_t i = 0; i < nb; i++) {
-        sp_splice s;
-        sp_runs_splice(out, n, b[i].first, b[i].last, value, &s);
-        n = sp_runs_apply(out, n, &s);
-    }
-    return n;
+    uint32_t from = r->i;
+    r->i = sp_runs_skip(r->runs, r->n, from, page);
+    uint32_t passed = r->kept ? r->i - from : 0;
+    memcpy(out, r->runs + from, passed * sizeof *out);
+    return passed;
 }
 
 /* The position of a list's t-th toggle, or one past the leaf. */
-static uint32_t toggle_at(const sp_run *runs, uint32_t n, uint32_t t)
+static uint32_t toggle_at(const reader *r, uint32_t t)
 {
-    if (t / 2 >= n)
-        return SP_LEAF_PAGES;
-    return t & 1 ? runs[t / 2].last + 1u : runs[t / 2].first;
+    if (t / 2 >= r->n)
+        return SP_LEAF_PAGES + 1;
+    return t & 1 ? r->runs[t / 2].last + 1u : r->runs[t / 2].first;
 }
 
-/* a op b by one walk over both. */
-static uint32_t walk_both(sp_op op, const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb,
-                          sp_run *out)
+/* Reads on, toggle by toggle, until both lists are between two runs. */
+static uint32_t tangle(sp_op op, reader *a, reader *b, sp_run *out)
 {
-    uint32_t ta = 0, tb = 0, n = 0;
-    uint32_t pa = toggle_at(a, na, 0), pb = toggle_at(b, nb, 0);
+    uint32_t ta = 2 * a->i, tb = 2 * b->i, n = 0;
+    uint32_t pa = toggle_at(a, ta), pb = toggle_at(b, tb);
     bool in = false;
-    while (pa < SP_LEAF_PAGES || pb < SP_LEAF_PAGES) {
+    do {
         uint32_t at = pa < pb ? pa : pb;
         if (pa == at)
-            pa = toggle_at(a, na, ++ta);
+            pa = toggle_at(a, ++ta);
         if (pb == at)
-            pb = toggle_at(b, nb, ++tb);
+            pb = toggle_at(b, ++tb);
         if (sp_op_truth(op, ta & 1, tb & 1) == in)
             continue;
         in = !in;
@@ -177,25 +168,50 @@ static uint32_t walk_both(sp_op op, const sp_run *a, uint32_t na, const sp_run *
             out[n].first = (uint16_t)at;
         else
             out[n++].last = (uint16_t)(at - 1);
-    }
-    if (in)
-        out[n++].last = SP_LEAF_PAGES - 1;
+    } while ((ta | tb) & 1);
+    a->i = ta / 2;
+    b->i = tb / 2;
     return n;
 }
 
+/* Stretches of one list that do not touch the other are passed over as they are, eight runs at a
+ * test: most lists that meet are of very different lengths. */
 uint32_t sp_runs_combine(sp_op op, const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb,
                          sp_run *out)
 {
-    bool short_a = na * SP_GALLOP < nb, short_b = nb * SP_GALLOP < na;
-    if (short_a && op == SP_AND)
-        return intersect_short(a, na, b, nb, out);
-    if (short_b && op == SP_AND)
-        return intersect_short(b, nb, a, na, out);
-    if (short_a && op == SP_ANDNOT)
-        return subtract_from_short(a, na, b, nb, out);
-    if (short_a && op == SP_OR)
-        return edit_long(b, nb, a, na, true, out);
-    if (short_b && (op == SP_OR || op == SP_ANDNOT))
-        return edit_long(a, na, b, nb, op == SP_OR, out);
-    return walk_both(op, a, na, b, nb, out);
+    reader ra = {a, na, 0, sp_op_truth(op, true, false)};
+    reader rb = {b, nb, 0, sp_op_truth(op, false, true)};
+    uint32_t n = 0;
+    while (ra.i < na && rb.i < nb) {
+        if (a[ra.i].last + 1u < b[rb.i].first)
+            n += pass(&ra, b[rb.i].first - 1u, out + n);
+        else if (b[rb.i].last + 1u < a[ra.i].first)
+            n += pass(&rb, a[ra.i].first - 1u, out + n);
+        else
+            n += tangle(op, &ra, &rb, out + n);
+    }
+    n += pass(&ra, SP_LEAF_PAGES, out + n);
+    n += pass(&rb, SP_LEAF_PAGES, out + n);
+    return n;
+}
+
+uint32_t sp_runs_intersection(const sp_run *a, uint32_t na, const sp_run *b, uint32_t nb)
+{
+    uint32_t i = 0, j = 0, pages = 0;
+    while (i < na && j < nb) {
+        uint32_t start = (uint32_t)sp_max(a[i].first, b[j].first);
+        uint32_t last = (uint32_t)sp_min(a[i].last, b[j].last);
+        if (start <= last) {
+            pages += last - start + 1;
+            if (a[i].last < b[j].last)
+                i++;
+            else
+                j++;
+        } else if (a[i].last < start) {
+            i = sp_runs_skip(a, na, i, start);
+        } else {
+            j = sp_runs_skip(b, nb, j, start);
+        }
+    }
+    return pages;
 }

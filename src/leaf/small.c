@@ -50,7 +50,7 @@ static sp_status regrow(sp_edit *edit, sp_ref *leaf, const sp_run *runs, uint32_
         return status ? status : sp_bitmap_prepare(edit, leaf, first, last, value);
     }
     uint32_t room = with_slack(shape == SP_ARRAY ? most_pages : most_runs, shape);
-    sp_status status = sp_small_new(edit, shape, runs, n, room, &grown);
+    sp_status status = sp_small_new(edit, shape, runs, n, pages, room, &grown);
     if (status)
         return status;
     sp_leaf_retire(edit, *leaf);
@@ -113,7 +113,7 @@ void sp_small_tidy(sp_edit *edit, sp_ref *leaf)
     const sp_run *runs;
     uint32_t n = sp_leaf_runs(*leaf, &runs, scratch);
     if (!sp_held_put(runs, n, &smaller) &&
-        (!sparse || sp_small_new(edit, shape, runs, n, 0, &smaller) != SP_OK))
+        (!sparse || sp_small_new(edit, shape, runs, n, sp_leaf_count(*leaf), 0, &smaller) != SP_OK))
         return;
     sp_edit_retire(edit, &node->head);
     *leaf = smaller;

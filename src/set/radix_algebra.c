@@ -164,22 +164,37 @@ static sp_status combine_leaves(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, pie
 
 static sp_status combine(sp_edit *edit, sp_op op, view a, view b, uint64_t level, piece *out);
 
-/* Children of two nodes at `level`; where both are flat, which most are, there is nothing to do. */
+/* The children of a view that is not flat, from the second on; a lower one has none there. */
+static const sp_ref *children_of(view v, uint64_t level)
+{
+    static const sp_ref none[FANOUT];
+    return v.level == level ? as_inner(v.ref)->child : none;
+}
+
+/* Children of two nodes at `level`.  Most have a side that is EMPTY: what is then left is the other
+ * one or nothing. */
 static sp_status combine_nodes(sp_edit *edit, sp_op op, view a, view b, uint64_t level, piece *out)
 {
-    brood all = {.lent = 0, .pages = 0};
-    const piece flat[4] = {flat_piece(sp_op_truth(op, false, false), level - 1),
-                           flat_piece(sp_op_truth(op, false, true), level - 1),
-                           flat_piece(sp_op_truth(op, true, false), level - 1),
-                           flat_piece(sp_op_truth(op, true, true), level - 1)};
-    for (unsigned i = 0; i < FANOUT; i++) {
-        view x = child_of(a, level, i), y = child_of(b, level, i);
-        if ((x.ref | y.ref) <= SP_FULL && x.level == y.level) {
-            put(&all, i, flat[x.ref << 1 | y.ref]);
-            continue;
+    brood all = {{SP_EMPTY}, 0, 0};
+    const sp_ref *of_a = children_of(a, level), *of_b = children_of(b, level);
+    sp_ref keeps_a = sp_op_truth(op, true, false) ? ~(sp_ref)0 : 0;
+    sp_ref keeps_b = sp_op_truth(op, false, true) ? ~(sp_ref)0 : 0;
+    piece p;
+    sp_status status = combine(edit, op, child_of(a, level, 0), child_of(b, level, 0), level - 1,
+                               &p);
+    if (status)
+        return status;
+    put(&all, 0, p);
+    for (unsigned i = 1; i < FANOUT; i++) {
+        sp_ref x = of_a[i], y = of_b[i];
+        if (x && y) {
+            status = combine(edit, op, (view){x, level - 1}, (view){y, level - 1}, level - 1, &p);
+        } else {
+            sp_ref left = (x & keeps_a) | (y & keeps_b);
+            if (!left)
+                continue;
+            status = duplicate(edit, (view){left, level - 1}, level - 1, false, &p);
         }
-        piece p;
-        sp_status status = combine(edit, op, x, y, level - 1, &p);
         if (status)
             return give_up(edit, &all, i, level, status);
         put(&all, i, p);

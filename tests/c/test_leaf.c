@@ -201,7 +201,7 @@ static void all_pairs_combine(void)
 static sp_ref small_of(leaf_bench *bench, sp_shape shape, const sp_run *runs, uint32_t n)
 {
     sp_ref leaf = SP_EMPTY;
-    CHECK_EQ(sp_small_new(&bench->edit, shape, runs, n, 8, &leaf), SP_OK);
+    CHECK_EQ(sp_small_new(&bench->edit, shape, runs, n, sp_runs_pages(runs, n), 8, &leaf), SP_OK);
     return leaf;
 }
 
