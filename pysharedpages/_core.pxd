@@ -80,6 +80,7 @@ cdef extern from "sharedpages.h" nogil:
     sp_cursor sp_cursor_open(const sp_set *, uint64_t start, uint64_t stop)
     size_t sp_cursor_ranges(const sp_kernels *, sp_cursor *, sp_range *out, size_t room)
     void sp_set_measure(const sp_set *, sp_set_stats *)
+    bint sp_set_combine_is_short(sp_op, const sp_set *, const sp_set *)
 
     ctypedef struct sp_pageset:
         pass

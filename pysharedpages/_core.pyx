@@ -150,8 +150,11 @@ cdef PageSet combine(PageSet left, PageSet right, sp_op op):
     cdef Pin a = left.held(), b = right.held()
     cdef sp_pageset *pages
     cdef sp_status status
-    with nogil:
+    if sp_set_combine_is_short(op, &a.set, &b.set):
         status = sp_pageset_combine(NULL, op, &a.set, &b.set, &pages)
+    else:
+        with nogil:
+            status = sp_pageset_combine(NULL, op, &a.set, &b.set, &pages)
     check(status, None)
     return adopt(pages)
 
@@ -159,6 +162,8 @@ cdef PageSet combine(PageSet left, PageSet right, sp_op op):
 cdef uint64_t common(PageSet left, PageSet right) except? 0xdead:
     cdef Pin a = left.held(), b = right.held()
     cdef uint64_t pages
+    if sp_set_combine_is_short(SP_AND, &a.set, &b.set):
+        return sp_set_intersection(sp_kernels_active(), &a.set, &b.set)
     with nogil:
         pages = sp_set_intersection(sp_kernels_active(), &a.set, &b.set)
     return pages

@@ -57,6 +57,16 @@ static inline uint32_t stride_flips(const uint64_t *words, uint64_t in, uint64_t
            (uint32_t)_mm512_test_epi64_mask(d, d) << 24;
 }
 
+/* The places of a word's set bits, in as many bytes. */
+static inline __m512i places_of(uint64_t word)
+{
+    static const uint8_t iota[64] = {
+        0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+        22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
+        44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
+    return _mm512_mask_compress_epi8(_mm512_setzero_si512(), word, _mm512_loadu_si512(iota));
+}
+
 /* Appends the positions of t's set bits; up to 64 entries past the result may be written. */
 static inline size_t emit(uint64_t t, uint64_t base, uint64_t *out)
 {
@@ -71,13 +81,8 @@ static inline size_t emit(uint64_t t, uint64_t base, uint64_t *out)
         out[3] = base + _tzcnt_u64(t);
         return n;
     }
-    static const uint8_t iota[64] = {
-        0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
-        22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
-        44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
     uint8_t places[64];
-    __m512i packed = _mm512_mask_compress_epi8(_mm512_setzero_si512(), t, _mm512_loadu_si512(iota));
-    _mm512_storeu_si512(places, packed);
+    _mm512_storeu_si512(places, places_of(t));
     __m512i from = _mm512_set1_epi64((long long)base);
     for (size_t i = 0; i < n; i += WIDTH) {
         __m512i wide = _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i *)(places + i)));
@@ -147,6 +152,21 @@ static void runs_toggles(const uint16_t *runs, size_t n, uint64_t base, uint64_t
     }
 }
 
+static void positions(const uint64_t *words, const uint16_t *places, size_t count, uint16_t *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        __m512i found = places_of(words[i]), from = _mm512_set1_epi16((short)places[i]);
+        size_t n = (size_t)_mm_popcnt_u64(words[i]);
+        __m512i low = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(found));
+        _mm512_storeu_si512(out, _mm512_add_epi16(low, from));
+        if (n > 32) {
+            __m512i high = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(found, 1));
+            _mm512_storeu_si512(out + 32, _mm512_add_epi16(high, from));
+        }
+        out += n;
+    }
+}
+
 static uint64_t popcount(const uint64_t *words, size_t count)
 {
     __m512i total = _mm512_setzero_si512();
@@ -210,6 +230,7 @@ const sp_kernels sp_kernels_avx512 = {
     .toggles = toggles,
     .toggles_count = toggles_count,
     .runs_toggles = runs_toggles,
+    .positions = positions,
     .popcount = popcount,
     .combine_count = combine_count,
     .combine = combine,

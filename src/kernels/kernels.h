@@ -51,6 +51,11 @@ typedef struct sp_kernels {
      * of out, and nothing past them. */
     void (*runs_toggles)(const uint16_t *runs, size_t n, uint64_t base, uint64_t *out);
 
+    /* Positions of the set bits of words[0..count), bit 0 of words[i] being places[i], which is a
+     * multiple of 64: so many of out as there are bits, and undefined values in up to 64 entries
+     * past them. */
+    void (*positions)(const uint64_t *words, const uint16_t *places, size_t count, uint16_t *out);
+
     /* Set bits of words[0..count). */
     uint64_t (*popcount)(const uint64_t *words, size_t count);
 

@@ -59,6 +59,13 @@ static void runs_toggles(const uint16_t *runs, size_t n, uint64_t base, uint64_t
     }
 }
 
+static void positions(const uint64_t *words, const uint16_t *places, size_t count, uint16_t *out)
+{
+    for (size_t i = 0; i < count; i++)
+        for (uint64_t word = words[i]; word; word &= word - 1)
+            *out++ = (uint16_t)(places[i] + sp_lowest(word));
+}
+
 static uint64_t popcount(const uint64_t *words, size_t count)
 {
     uint64_t total = 0;
@@ -101,6 +108,7 @@ const sp_kernels sp_kernels_scalar = {
     .toggles = toggles,
     .toggles_count = toggles_count,
     .runs_toggles = runs_toggles,
+    .positions = positions,
     .popcount = popcount,
     .combine_count = combine_count,
     .combine = combine,

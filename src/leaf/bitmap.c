@@ -44,20 +44,30 @@ static void describe(sp_bitmap *leaf, const sp_tally *tally)
     }
 }
 
-static sp_status whole_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS],
-                                  const sp_tally *tally, sp_ref *out)
+/* A whole leaf with words to be written, and then to be described. */
+static sp_bitmap *whole_new(sp_edit *edit)
 {
-    size_t bytes = SP_LEAF_WORDS * sizeof *words;
-    sp_bitmap *leaf = sp_edit_new(edit, SP_KIND_BITMAP, sizeof *leaf + bytes);
-    if (!leaf)
-        return SP_NOMEM;
-    memcpy(leaf->words, words, bytes);
+    return sp_edit_new(edit, SP_KIND_BITMAP, sizeof(sp_bitmap) + SP_LEAF_WORDS * sizeof(uint64_t));
+}
+
+static sp_ref describe_whole(sp_bitmap *leaf, const sp_tally *tally)
+{
     describe(leaf, tally);
     leaf->least_runs = (uint16_t)sp_max(tally->least_runs, 1);
     for (unsigned b = 0; b < SP_BLOCKS; b++)
         if (!is_uniform(leaf->in_block[b]))
             leaf->block[b] = (sp_ref)(uintptr_t)(leaf->words + b * SP_BLOCK_WORDS);
-    *out = sp_node_ref(leaf);
+    return sp_node_ref(leaf);
+}
+
+static sp_status whole_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS],
+                                  const sp_tally *tally, sp_ref *out)
+{
+    sp_bitmap *leaf = whole_new(edit);
+    if (!leaf)
+        return SP_NOMEM;
+    memcpy(leaf->words, words, SP_LEAF_WORDS * sizeof *words);
+    *out = describe_whole(leaf, tally);
     return SP_OK;
 }
 
@@ -98,6 +108,37 @@ sp_status sp_bitmap_clone(sp_edit *edit, sp_ref ref, sp_ref *out)
     sp_tally tally = {.pages = from->pages, .least_runs = from->least_runs};
     memcpy(tally.in_block, from->in_block, sizeof tally.in_block);
     return sp_bitmap_from_words(edit, sp_leaf_view(ref, scratch), &tally, out);
+}
+
+/* Where the result is sure to be a bitmap, its words are made in place. */
+static sp_status alter_whole(sp_edit *edit, sp_op op, sp_ref bitmap, const sp_run *runs, uint32_t n,
+                             uint32_t least_runs, sp_ref *out)
+{
+    sp_bitmap *leaf = whole_new(edit);
+    if (!leaf)
+        return SP_NOMEM;
+    memcpy(leaf->words, sp_as_bitmap(bitmap)->words, SP_LEAF_WORDS * sizeof *leaf->words);
+    sp_mixed_apply(op, runs, n, leaf->words);
+    sp_tally tally = sp_tally_pages(edit->kernels, leaf->words);
+    tally.least_runs = least_runs;
+    *out = describe_whole(leaf, &tally);
+    return SP_OK;
+}
+
+sp_status sp_bitmap_alter(sp_edit *edit, sp_op op, sp_ref bitmap, const sp_run *runs, uint32_t n,
+                          uint32_t least_runs, sp_ref *out)
+{
+    uint64_t words[SP_LEAF_WORDS];
+    uint32_t pages = sp_as_bitmap(bitmap)->pages, most = sp_runs_pages(runs, n);
+    uint32_t least_pages = pages > most ? pages - most : 0;
+    if (sp_edit_is_counted(edit) && sp_bitmap_is_whole(sp_as_bitmap(bitmap)) &&
+        sp_leaf_pick(least_pages, least_runs) == SP_BITMAP)
+        return alter_whole(edit, op, bitmap, runs, n, least_runs, out);
+    sp_leaf_words(bitmap, words);
+    sp_mixed_apply(op, runs, n, words);
+    sp_tally tally = sp_tally_pages(edit->kernels, words);
+    tally.least_runs = least_runs;
+    return sp_leaf_from_tally(edit, words, &tally, out);
 }
 
 sp_status sp_bitmap_open(sp_edit *edit, sp_ref *leaf)

@@ -39,6 +39,17 @@ sp_status sp_small_new(sp_edit *edit, sp_shape shape, const sp_run *runs, uint32
     return SP_OK;
 }
 
+sp_status sp_array_new(sp_edit *edit, const uint16_t *values, uint32_t n, sp_ref *out)
+{
+    sp_small *leaf = sp_edit_new(edit, SP_KIND_ARRAY, SP_SMALL_HEAD + n * sizeof *values);
+    if (!leaf)
+        return SP_NOMEM;
+    leaf->pages = leaf->n = n;
+    memcpy(sp_values(leaf), values, n * sizeof *values);
+    *out = sp_node_ref(leaf);
+    return SP_OK;
+}
+
 sp_status sp_leaf_from_runs(sp_edit *edit, const sp_run *runs, uint32_t n, sp_ref *out)
 {
     uint32_t pages = sp_runs_pages(runs, n);

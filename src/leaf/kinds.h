@@ -109,6 +109,15 @@ static inline uint32_t sp_held_get(sp_ref leaf, sp_run runs[2])
     return 2;
 }
 
+static inline uint32_t sp_held_pages(sp_ref leaf)
+{
+    switch (leaf & 3) {
+    case 2: return (uint32_t)(leaf >> 32) - (uint32_t)(leaf >> 16 & 0xffff) + 1;
+    case 3: return (uint32_t)(leaf >> 18 & 0x7fff) + (uint32_t)(leaf >> 49) + 2;
+    default: return leaf == SP_FULL ? SP_LEAF_PAGES : 0;
+    }
+}
+
 /* The ref that holds these runs by itself; false if there is none. */
 static inline bool sp_held_put(const sp_run *runs, uint32_t n, sp_ref *out)
 {
@@ -167,12 +176,12 @@ uint32_t sp_runs_intersection(const sp_run *a, uint32_t na, const sp_run *b, uin
 /* ---- a list and a bitmap (mixed.c) ---- */
 
 /* Pages of the runs that the bitmap has. */
-uint32_t sp_mixed_count(const sp_bitmap *bitmap, const sp_run *runs, uint32_t n);
+uint32_t sp_mixed_count(const sp_kernels *k, const sp_bitmap *bitmap, const sp_run *runs,
+                        uint32_t n);
 
-/* The pages of the runs that the bitmap has (keep) or has not, as runs; false if they are more than
- * SP_MAX_VALUES runs. */
-bool sp_mixed_cut(const sp_bitmap *bitmap, const sp_run *runs, uint32_t n, bool keep,
-                  sp_run out[SP_MAX_VALUES], uint32_t *made);
+/* A leaf of the pages of the runs that the bitmap has (keep) or has not. */
+SP_MUST_CHECK sp_status sp_mixed_cut(sp_edit *edit, const sp_bitmap *bitmap, const sp_run *runs,
+                                     uint32_t n, bool keep, sp_ref *out);
 
 /* words op= runs, of OR, ANDNOT and XOR. */
 void sp_mixed_apply(sp_op op, const sp_run *runs, uint32_t n, uint64_t words[SP_LEAF_WORDS]);
@@ -186,6 +195,10 @@ sp_shape sp_leaf_pick(uint32_t pages, uint32_t runs);
  * the given shape (array or runs) with room for at least `room` elements. */
 SP_MUST_CHECK sp_status sp_small_new(sp_edit *edit, sp_shape shape, const sp_run *runs, uint32_t n,
                                      uint32_t pages, uint32_t room, sp_ref *out);
+
+/* An array of these values, which are ascending. */
+SP_MUST_CHECK sp_status sp_array_new(sp_edit *edit, const uint16_t *values, uint32_t n,
+                                     sp_ref *out);
 
 /* A leaf of these runs in the kind of fewest bytes. */
 SP_MUST_CHECK sp_status sp_leaf_from_runs(sp_edit *edit, const sp_run *runs, uint32_t n,
@@ -209,6 +222,11 @@ SP_MUST_CHECK sp_status sp_leaf_from_tally(sp_edit *edit, const uint64_t words[S
 /* A bitmap leaf, whatever is smaller. */
 SP_MUST_CHECK sp_status sp_bitmap_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS],
                                              const sp_tally *tally, sp_ref *out);
+
+/* bitmap op runs, for OR, ANDNOT and XOR, in the kind of fewest bytes; the result has least_runs or
+ * more. */
+SP_MUST_CHECK sp_status sp_bitmap_alter(sp_edit *edit, sp_op op, sp_ref bitmap, const sp_run *runs,
+                                        uint32_t n, uint32_t least_runs, sp_ref *out);
 
 /* Holds *leaf, whatever its kind, as block nodes of ours. */
 SP_MUST_CHECK sp_status sp_bitmap_open(sp_edit *edit, sp_ref *leaf);

@@ -21,13 +21,8 @@ static uint32_t list_of(sp_ref leaf, const sp_run **runs, sp_run held[2])
 
 uint32_t sp_leaf_count(sp_ref leaf)
 {
-    sp_run held[2];
-    uint32_t pages = 0;
     switch (sp_leaf_shape(leaf)) {
-    case SP_HELD:
-        for (uint32_t i = sp_held_get(leaf, held); i--;)
-            pages += sp_run_pages(held[i]);
-        return pages;
+    case SP_HELD: return sp_held_pages(leaf);
     case SP_BITMAP: return sp_as_bitmap(leaf)->pages;
     default: return sp_as_small(leaf)->pages;
     }

@@ -20,30 +20,59 @@ static inline uint64_t word_of(const sp_bitmap *leaf, uint32_t w)
 /* The part of a run within word w. */
 static inline uint64_t mask_of(sp_run run, uint32_t w)
 {
-    return sp_mask(w == run.first >> 6 ? run.first & 63 : 0, w == run.last >> 6 ? run.last & 63 : 63);
+    return sp_mask(w == run.first >> 6 ? run.first & 63 : 0,
+                   w == run.last >> 6 ? run.last & 63 : 63);
 }
 
-/* Pages from which counts by block beat counting words. */
-#define LONG_RUN 1024u
+/* The words of a bitmap that lie under a list's runs, in order, with what lies beside them cleared. */
+typedef struct gathered {
+    uint32_t n;
+    uint64_t word[SP_LEAF_WORDS];
+    uint16_t place[SP_LEAF_WORDS]; /* of bit 0 */
+} gathered;
 
-uint32_t sp_mixed_count(const sp_bitmap *bitmap, const sp_run *runs, uint32_t n)
+static void gather(const sp_bitmap *bitmap, const sp_run *runs, uint32_t n, bool keep,
+                   gathered *out)
 {
-    uint32_t pages = 0;
+    uint64_t flip = keep ? 0 : ~UINT64_C(0);
+    uint32_t used = 0, last = SP_LEAF_WORDS;
     for (uint32_t i = 0; i < n; i++) {
-        sp_run run = runs[i];
-        if (sp_run_pages(run) >= LONG_RUN) {
-            pages += sp_leaf_count_range(sp_node_ref(bitmap), run.first, run.last);
-            continue;
+        for (uint32_t w = runs[i].first >> 6; w <= runs[i].last >> 6; w++) {
+            uint64_t part = (word_of(bitmap, w) ^ flip) & mask_of(runs[i], w);
+            if (w == last) {
+                out->word[used - 1] |= part;
+            } else {
+                out->word[used] = part;
+                out->place[used++] = (uint16_t)(w * 64);
+                last = w;
+            }
         }
-        for (uint32_t w = run.first >> 6; w <= run.last >> 6; w++)
-            pages += sp_popcount(word_of(bitmap, w) & mask_of(run, w));
     }
-    return pages;
+    out->n = used;
+}
+
+uint32_t sp_mixed_count(const sp_kernels *k, const sp_bitmap *bitmap, const sp_run *runs,
+                        uint32_t n)
+{
+    gathered found;
+    gather(bitmap, runs, n, true, &found);
+    return (uint32_t)k->popcount(found.word, found.n);
+}
+
+/* Runs of what was gathered.  Words that are not neighbours count as if they were, which joins two
+ * runs only if one ends and the other begins at the seam. */
+static uint32_t runs_of(const sp_kernels *k, const gathered *g)
+{
+    uint64_t carry = 0;
+    uint32_t runs = (uint32_t)(k->toggles_count(g->word, g->n, &carry) + carry) / 2;
+    for (uint32_t i = 1; i < g->n; i++)
+        runs += g->place[i] != g->place[i - 1] + 64 && g->word[i - 1] >> 63 && g->word[i] & 1;
+    return runs;
 }
 
 /* Appends the runs of a word, the first joined to a last one that it touches.  Returns how many
- * there are then; up to 32 more than before. */
-static inline uint32_t word_runs(uint64_t word, uint32_t base, sp_run *out, uint32_t n)
+ * there are then. */
+static inline uint32_t append_runs(uint64_t word, uint32_t base, sp_run *out, uint32_t n)
 {
     while (word) {
         uint32_t first = sp_lowest(word);
@@ -59,29 +88,53 @@ static inline uint32_t word_runs(uint64_t word, uint32_t base, sp_run *out, uint
     return n;
 }
 
-bool sp_mixed_cut(const sp_bitmap *bitmap, const sp_run *runs, uint32_t n, bool keep,
-                  sp_run out[SP_MAX_VALUES], uint32_t *made)
+static sp_status list_of(sp_edit *edit, const gathered *g, uint32_t pages, sp_ref *out)
 {
-    uint64_t flip = keep ? 0 : ~UINT64_C(0);
-    uint32_t used = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        sp_run run = runs[i];
-        for (uint32_t w = run.first >> 6; w <= run.last >> 6; w++) {
-            if (used + 32 > SP_MAX_VALUES)
-                return false;
-            used = word_runs((word_of(bitmap, w) ^ flip) & mask_of(run, w), w * 64, out, used);
-        }
+    sp_run list[SP_MAX_RUNS + 1];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < g->n; i++)
+        n = append_runs(g->word[i], g->place[i], list, n);
+    return sp_small_new(edit, SP_RUNS, list, n, pages, 0, out);
+}
+
+static sp_status array_of(sp_edit *edit, const gathered *g, uint32_t pages, sp_ref *out)
+{
+    uint16_t values[SP_MAX_VALUES + 64];
+    edit->kernels->positions(g->word, g->place, g->n, values);
+    return sp_array_new(edit, values, pages, out);
+}
+
+static sp_status bitmap_of(sp_edit *edit, const gathered *g, uint32_t runs, sp_ref *out)
+{
+    uint64_t words[SP_LEAF_WORDS] = {0};
+    for (uint32_t i = 0; i < g->n; i++)
+        words[g->place[i] / 64] = g->word[i];
+    sp_tally tally = sp_tally_pages(edit->kernels, words);
+    tally.least_runs = runs;
+    return sp_bitmap_from_words(edit, words, &tally, out);
+}
+
+sp_status sp_mixed_cut(sp_edit *edit, const sp_bitmap *bitmap, const sp_run *runs, uint32_t n,
+                       bool keep, sp_ref *out)
+{
+    gathered found;
+    gather(bitmap, runs, n, keep, &found);
+    uint32_t pages = (uint32_t)edit->kernels->popcount(found.word, found.n);
+    uint32_t left = runs_of(edit->kernels, &found);
+    if (left <= 2)
+        return list_of(edit, &found, pages, out);
+    switch (sp_leaf_pick(pages, left)) {
+    case SP_ARRAY: return array_of(edit, &found, pages, out);
+    case SP_BITMAP: return bitmap_of(edit, &found, left, out);
+    default: return list_of(edit, &found, pages, out);
     }
-    *made = used;
-    return true;
 }
 
 void sp_mixed_apply(sp_op op, const sp_run *runs, uint32_t n, uint64_t words[SP_LEAF_WORDS])
 {
     for (uint32_t i = 0; i < n; i++) {
-        sp_run run = runs[i];
-        for (uint32_t w = run.first >> 6; w <= run.last >> 6; w++) {
-            uint64_t mask = mask_of(run, w);
+        for (uint32_t w = runs[i].first >> 6; w <= runs[i].last >> 6; w++) {
+            uint64_t mask = mask_of(runs[i], w);
             if (op == SP_OR)
                 words[w] |= mask;
             else if (op == SP_ANDNOT)

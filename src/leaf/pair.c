@@ -46,28 +46,21 @@ static sp_status combine_lists(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_r
 /* list AND bitmap (keep), or list AND NOT bitmap. */
 static sp_status cut(sp_edit *edit, sp_ref list, sp_ref bitmap, bool keep, sp_ref *out)
 {
-    sp_run scratch[SP_MAX_VALUES], pieces[SP_MAX_VALUES];
+    sp_run scratch[SP_MAX_VALUES];
     const sp_run *runs;
-    uint32_t n = sp_leaf_runs(list, &runs, scratch), made;
-    if (!sp_mixed_cut(sp_as_bitmap(bitmap), runs, n, keep, pieces, &made))
-        return combine_words(edit, keep ? SP_AND : SP_ANDNOT, list, bitmap, out);
-    return sp_leaf_from_runs(edit, pieces, made, out);
+    uint32_t n = sp_leaf_runs(list, &runs, scratch);
+    return sp_mixed_cut(edit, sp_as_bitmap(bitmap), runs, n, keep, out);
 }
 
 /* bitmap op list, for OR, ANDNOT and XOR. */
 static sp_status alter(sp_edit *edit, sp_op op, sp_ref bitmap, sp_ref list, sp_ref *out)
 {
-    uint64_t words[SP_LEAF_WORDS];
     sp_run scratch[SP_MAX_VALUES];
     const sp_run *runs;
     uint32_t n = sp_leaf_runs(list, &runs, scratch);
-    sp_leaf_words(bitmap, words);
-    sp_mixed_apply(op, runs, n, words);
-    sp_tally tally = sp_tally_pages(edit->kernels, words);
     /* A run of p pages joins or takes at most p / 2 + 1 runs. */
     uint32_t lost = sp_leaf_count(list) / 2 + n, had = sp_as_bitmap(bitmap)->least_runs;
-    tally.least_runs = had > lost ? had - lost : 0;
-    return sp_leaf_from_tally(edit, words, &tally, out);
+    return sp_bitmap_alter(edit, op, bitmap, runs, n, had > lost ? had - lost : 0, out);
 }
 
 sp_status sp_leaf_combine(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_ref *out)
@@ -84,6 +77,20 @@ sp_status sp_leaf_combine(sp_edit *edit, sp_op op, sp_ref a, sp_ref b, sp_ref *o
     return wide_a ? alter(edit, op, a, b, out) : alter(edit, op, b, a, out);
 }
 
+/* Values that both arrays have.  No branch depends on them. */
+static uint32_t arrays_intersection(const sp_small *a, const sp_small *b)
+{
+    const uint16_t *of_a = sp_values(a), *of_b = sp_values(b);
+    uint32_t i = 0, j = 0, pages = 0;
+    while (i < a->n && j < b->n) {
+        uint16_t x = of_a[i], y = of_b[j];
+        pages += x == y;
+        i += x <= y;
+        j += y <= x;
+    }
+    return pages;
+}
+
 uint32_t sp_leaf_intersection(const sp_kernels *k, sp_ref a, sp_ref b)
 {
     bool wide_a = sp_leaf_shape(a) == SP_BITMAP, wide_b = sp_leaf_shape(b) == SP_BITMAP;
@@ -92,11 +99,13 @@ uint32_t sp_leaf_intersection(const sp_kernels *k, sp_ref a, sp_ref b)
         return (uint32_t)k->combine_count(SP_AND, sp_leaf_view(a, of_a), sp_leaf_view(b, of_b),
                                           SP_LEAF_WORDS);
     }
+    if (sp_leaf_shape(a) == SP_ARRAY && sp_leaf_shape(b) == SP_ARRAY)
+        return arrays_intersection(sp_as_small(a), sp_as_small(b));
     sp_run in_a[SP_MAX_VALUES], in_b[SP_MAX_VALUES];
     const sp_run *runs_a, *runs_b;
     if (wide_a || wide_b) {
         uint32_t n = sp_leaf_runs(wide_a ? b : a, &runs_a, in_a);
-        return sp_mixed_count(sp_as_bitmap(wide_a ? a : b), runs_a, n);
+        return sp_mixed_count(k, sp_as_bitmap(wide_a ? a : b), runs_a, n);
     }
     uint32_t na = sp_leaf_runs(a, &runs_a, in_a), nb = sp_leaf_runs(b, &runs_b, in_b);
     return sp_runs_intersection(runs_a, na, runs_b, nb);
@@ -213,7 +222,8 @@ static const char *validate_bitmap(const sp_bitmap *leaf)
     }
     if (real != leaf->real)
         return "a bitmap leaf miscounts its blocks";
-    if (sp_bitmap_is_whole(leaf) && sp_words_runs(&sp_kernels_scalar, leaf->words) < leaf->least_runs)
+    if (sp_bitmap_is_whole(leaf) &&
+        sp_words_runs(&sp_kernels_scalar, leaf->words) < leaf->least_runs)
         return "a whole leaf has fewer runs than it says";
     return pages == leaf->pages ? NULL : "a bitmap leaf miscounts its pages";
 }

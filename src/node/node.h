@@ -34,8 +34,9 @@ typedef uint64_t sp_ref;
 typedef struct sp_node {
     uint64_t tag; /* birth:48 | kind:4 | units:12; set when made, then constant */
     union {
-        struct sp_node *dead_link; /* next on a deadlist; under the writer lock, readers never look */
-        _Atomic uint64_t holders;  /* of a counted node: parents and sets that name it; any thread */
+        struct sp_node
+            *dead_link; /* next on a deadlist; under the writer lock, readers never look */
+        _Atomic uint64_t holders; /* of a counted node: parents and sets that name it; any thread */
     };
 } sp_node;
 
@@ -91,7 +92,10 @@ static inline sp_edit sp_edit_counted(sp_mem *mem, const struct sp_kernels *kern
     return (sp_edit){.mem = mem, .kernels = kernels, .generation = SP_COUNTED, .floor = 0};
 }
 
-static inline bool sp_edit_is_counted(const sp_edit *edit) { return edit->generation == SP_COUNTED; }
+static inline bool sp_edit_is_counted(const sp_edit *edit)
+{
+    return edit->generation == SP_COUNTED;
+}
 
 static inline bool sp_node_is_counted(const sp_node *node)
 {
@@ -102,8 +106,7 @@ static inline bool sp_node_is_counted(const sp_node *node)
  * nodes allocate with one hook. */
 static inline bool sp_edit_may_hold(const sp_edit *edit, sp_ref ref)
 {
-    return sp_ref_is_node(ref) && sp_edit_is_counted(edit) &&
-           sp_node_is_counted(sp_ref_node(ref));
+    return sp_ref_is_node(ref) && sp_edit_is_counted(edit) && sp_node_is_counted(sp_ref_node(ref));
 }
 
 /* Another holder of a counted node, for someone who holds it already; nothing for other refs. */

@@ -250,23 +250,21 @@ sp_status sp_radix_combine(sp_edit *edit, sp_op op, const sp_set *a, const sp_se
     return SP_OK;
 }
 
-static uint64_t view_pages(view v) { return ref_pages(v.ref, v.level); }
-
-static uint64_t intersection(const sp_kernels *k, view a, view b, uint64_t level)
+static uint64_t intersection(const sp_kernels *k, sp_ref a, sp_ref b, uint64_t level)
 {
-    if (flat_at(a, level))
-        return a.ref == SP_FULL ? view_pages(b) : 0;
-    if (flat_at(b, level))
-        return b.ref == SP_FULL ? view_pages(a) : 0;
-    if (a.ref == b.ref)
-        return view_pages(a);
+    if (a == SP_EMPTY || b == SP_EMPTY)
+        return 0;
+    if (a == b || b == SP_FULL)
+        return ref_pages(a, level);
+    if (a == SP_FULL)
+        return ref_pages(b, level);
     if (!level)
-        return sp_leaf_intersection(k, a.ref, b.ref);
+        return sp_leaf_intersection(k, a, b);
     uint64_t pages = 0;
     for (unsigned i = 0; i < FANOUT; i++) {
-        sp_ref x = as_inner(a.ref)->child[i], y = as_inner(b.ref)->child[i];
+        sp_ref x = as_inner(a)->child[i], y = as_inner(b)->child[i];
         if (x && y)
-            pages += intersection(k, (view){x, level - 1}, (view){y, level - 1}, level - 1);
+            pages += intersection(k, x, y, level - 1);
     }
     return pages;
 }
@@ -275,5 +273,5 @@ uint64_t sp_radix_intersection(const sp_kernels *k, const sp_set *a, const sp_se
 {
     uint64_t height = sp_min(a->height, b->height);
     view va = {a->root, a->height}, vb = {b->root, b->height};
-    return intersection(k, trimmed(va, height), trimmed(vb, height), height);
+    return intersection(k, trimmed(va, height).ref, trimmed(vb, height).ref, height);
 }

@@ -203,3 +203,13 @@ sp_status sp_set_combine(sp_edit *edit, sp_op op, const sp_set *a, const sp_set 
     SP_ASSERT(a->engine == b->engine);
     return a->engine->combine(edit, op, a, b, out);
 }
+
+bool sp_set_combine_is_short(sp_op op, const sp_set *a, const sp_set *b)
+{
+    enum { LOW = 1 };
+    switch (op) {
+    case SP_AND: return sp_min(a->height, b->height) <= LOW;
+    case SP_ANDNOT: return a->height <= LOW;
+    default: return sp_max(a->height, b->height) <= LOW;
+    }
+}

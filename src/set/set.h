@@ -124,4 +124,7 @@ void sp_set_retire(sp_edit *edit, sp_set *set);
 SP_MUST_CHECK sp_status sp_set_combine(sp_edit *edit, sp_op op, const sp_set *a, const sp_set *b,
                                        sp_set *out);
 
+/* True if a op b, made or counted, looks at 64 leaves at most: too little to drop a lock for. */
+bool sp_set_combine_is_short(sp_op op, const sp_set *a, const sp_set *b);
+
 #endif
