@@ -56,6 +56,10 @@ typedef struct sp_kernels {
      * past them. */
     void (*positions)(const uint64_t *words, const uint16_t *places, size_t count, uint16_t *out);
 
+    /* Copies n ranges, given as their 2 n toggles, to out, which does not overlap them, and returns
+     * the pages in them. */
+    uint64_t (*move)(const uint64_t *toggles, size_t n, uint64_t *out);
+
     /* Set bits of words[0..count). */
     uint64_t (*popcount)(const uint64_t *words, size_t count);
 

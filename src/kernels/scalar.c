@@ -66,6 +66,17 @@ static void positions(const uint64_t *words, const uint16_t *places, size_t coun
             *out++ = (uint16_t)(places[i] + sp_lowest(word));
 }
 
+static uint64_t move(const uint64_t *toggles, size_t n, uint64_t *out)
+{
+    uint64_t pages = 0;
+    for (size_t i = 0; i < 2 * n; i += 2) {
+        out[i] = toggles[i];
+        out[i + 1] = toggles[i + 1];
+        pages += toggles[i + 1] - toggles[i];
+    }
+    return pages;
+}
+
 static uint64_t popcount(const uint64_t *words, size_t count)
 {
     uint64_t total = 0;
@@ -109,6 +120,7 @@ const sp_kernels sp_kernels_scalar = {
     .toggles_count = toggles_count,
     .runs_toggles = runs_toggles,
     .positions = positions,
+    .move = move,
     .popcount = popcount,
     .combine_count = combine_count,
     .combine = combine,

@@ -1,7 +1,8 @@
 /* tier: differential */
 /*
  * Every kernel table of this CPU, the scalar one too, against loops over single bits: all lengths
- * up to 70 words, both carries, every room, guard pages on both sides of input and output.
+ * up to 70 words and some about the batches of the tables, both carries, every room, guard pages on
+ * both sides of input and output.
  */
 #include <string.h>
 
@@ -10,7 +11,7 @@
 #include "support_check.h"
 #include "support_guard.h"
 
-enum { MAX_WORDS = 70, MAX_TOGGLES = MAX_WORDS * 64, PATTERNS = 9 };
+enum { MAX_WORDS = 70, LONG_WORDS = 600, MAX_TOGGLES = LONG_WORDS * 64, PATTERNS = 9 };
 
 static bool bit_of(const uint64_t *words, uint64_t i) { return words[i / 64] >> (i % 64) & 1; }
 
@@ -118,20 +119,28 @@ static void each_table(void (*test)(const sp_kernels *k))
         test(sp_kernels_at(i));
 }
 
+static void lists_of_length(const sp_kernels *k, rng *r, size_t count, guarded input,
+                            guarded output)
+{
+    for (unsigned pattern = 0; pattern < PATTERNS; pattern++)
+        for (unsigned variant = 0; variant < 4; variant++) {
+            check_case("%s, %zu words, pattern %u, variant %u", k->name, count, pattern, variant);
+            uint64_t *words = guarded_place(input, count * 8, variant & 1);
+            paint(r, pattern, words, count);
+            each_toggles(k, words, count, variant >> 1, output);
+            each_count(k, words, count, variant >> 1);
+        }
+}
+
 static void lists_of(const sp_kernels *k)
 {
+    static const size_t lengths[] = {255, 256, 257, 287, 288, 289, 511, 512, 513, LONG_WORDS};
     rng r = rng_open(1);
-    guarded input = guarded_open(MAX_WORDS * 8), output = guarded_open((MAX_TOGGLES + 128) * 8);
+    guarded input = guarded_open(LONG_WORDS * 8), output = guarded_open((MAX_TOGGLES + 128) * 8);
     for (size_t count = 0; count <= MAX_WORDS && !check_failed(); count++)
-        for (unsigned pattern = 0; pattern < PATTERNS; pattern++)
-            for (unsigned variant = 0; variant < 4; variant++) {
-                check_case("%s, %zu words, pattern %u, variant %u", k->name, count, pattern,
-                           variant);
-                uint64_t *words = guarded_place(input, count * 8, variant & 1);
-                paint(&r, pattern, words, count);
-                each_toggles(k, words, count, variant >> 1, output);
-                each_count(k, words, count, variant >> 1);
-            }
+        lists_of_length(k, &r, count, input, output);
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths && !check_failed(); i++)
+        lists_of_length(k, &r, lengths[i], input, output);
     guarded_close(input);
     guarded_close(output);
 }
@@ -182,6 +191,32 @@ static void flips_of(const sp_kernels *k)
 }
 
 static void a_single_flip_is_found_everywhere(void) { each_table(flips_of); }
+
+/* Every number of ranges, at both ends of guarded memory. */
+static void moves_of(const sp_kernels *k)
+{
+    enum { MOST = 70 };
+    rng r = rng_open(4);
+    guarded input = guarded_open(MOST * 16), output = guarded_open(MOST * 16);
+    for (size_t n = 0; n <= MOST && !check_failed(); n++)
+        for (int at_end = 0; at_end < 2; at_end++) {
+            check_case("%s, %zu ranges", k->name, n);
+            uint64_t *toggles = guarded_place(input, n * 16, at_end);
+            uint64_t *out = guarded_place(output, n * 16, at_end);
+            uint64_t at = 0, pages = 0;
+            for (size_t i = 0; i < 2 * n; i++) {
+                uint64_t step = rng_between(&r, 1, UINT64_C(1) << (n % 45));
+                toggles[i] = at += step;
+                pages += i & 1 ? step : 0;
+            }
+            CHECK_EQ(k->move(toggles, n, out), pages);
+            CHECK(memcmp(out, toggles, n * 16) == 0);
+        }
+    guarded_close(input);
+    guarded_close(output);
+}
+
+static void moved_ranges_are_counted(void) { each_table(moves_of); }
 
 static void combines_of(const sp_kernels *k)
 {
@@ -244,6 +279,7 @@ int main(void)
     RUN(toggles_match_single_bits);
     RUN(toggles_match_at_every_offset);
     RUN(a_single_flip_is_found_everywhere);
+    RUN(moved_ranges_are_counted);
     RUN(combine_matches_single_bits);
     return check_close();
 }
