@@ -52,6 +52,7 @@ ALL = [(name, kind) for name in SHARED for kind in DIRTY if size_of(name) <= TIB
 PAIRS = ALL if FULL else FEW
 READ_PASS_TARGET = {("boot", "0.01 %"): 1.4}
 WORDS_TARGET = {("boot", "1 %"): 2.5}
+THREADS_TARGET = {"1 %": 1.7}
 QEMU_TARGET = {"boot": 30, "fragmented": 1000}
 ASID = 1
 RING_ENTRIES = 65_536
@@ -117,6 +118,26 @@ def test_bitmap(benchmark: BenchmarkFixture, name: str, kind: str) -> None:
             Contender("KVM's list, exported and swept", lambda: listed.merge(bitmap), answer=tuple),
         ],
         **sizes(ours, bitmap),
+    )
+
+
+@pytest.mark.parametrize("kind", ["0.01 %", "1 %"])
+def test_two_threads(benchmark: BenchmarkFixture, kind: str) -> None:
+    """The kernel's supply of fresh memory for the lists is a part that two threads share."""
+    harvest = harvest_of(dirty_bitmap(kind, TIB))
+    snapshot = tracker_of(shared("boot")).snapshot()
+
+    def merge(threads: int) -> Callable[[], Transfer]:
+        return lambda: snapshot.merge(harvest, threads=threads)
+
+    ours = Contender("pysharedpages, two threads", merge(2), answer=lists)
+    one = Contender("one thread", merge(1), answer=lists, least=THREADS_TARGET.get(kind))
+    compare(
+        benchmark,
+        f"merge, 1 TiB bitmap, boot, {kind} dirty, two threads",
+        ours,
+        [one],
+        **sizes(ours, dirty_bitmap(kind, TIB)),
     )
 
 

@@ -200,6 +200,8 @@ cdef extern from "sharedpages.h" nogil:
                            const sp_set *shared, sp_merge **out)
     void sp_merge_free(sp_merge *)
     bint sp_merge_next(sp_merge *, sp_list *shared, sp_list *private)
-    sp_status sp_merge_all(sp_merge *, sp_mem *, sp_list *shared, sp_list *private)
+    enum:
+        SP_THREADS_MOST
+    sp_status sp_merge_all(sp_merge *, size_t threads, sp_mem *, sp_list *shared, sp_list *private)
     sp_status sp_merge_count(const sp_allocator *, sp_harvest *, uint64_t *pages)
     void sp_list_free(sp_mem *, sp_list *)

@@ -167,6 +167,7 @@ class Snapshot(PageSet):
         dirty: _Dirty | PageSet | _Ranges,
         since: Snapshot | None = None,
         memory: _Slots | None = None,
+        threads: SupportsIndex = 1,
     ) -> Transfer: ...
     def iter_merge(
         self,

@@ -581,15 +581,20 @@ cdef class Snapshot(PageSet):
         check(status, "the tracker")
         return adopt(pages)
 
-    def merge(self, dirty, since=None, memory=None):
+    def merge(self, dirty, since=None, memory=None, threads=1):
         """What to send, split by the status in this snapshot: a `Transfer`.
 
         To send = dirty | (converted_since(since) & memory, if `since` is given). `dirty` is a
         DirtyLog (a look: it keeps its pages, and for a transfer they must be taken before the
         snapshot is), a Harvest, a PageSet, or ranges; `memory`, a GuestMemory,
-        says what is RAM and is by default the log's. One pass over each dirty bitmap.
+        says what is RAM and is by default the log's. One pass over each dirty bitmap, shared among
+        up to `threads` threads (1 to 256, RangeError outside): the caller's and others that end
+        with the call. The result is the same for any number of them.
         """
-        return Plan(self, dirty, since, memory).all()
+        cdef size_t workers = bounded(threads, SP_THREADS_MOST, "threads")
+        if workers == 0:
+            raise RangeError("threads is 0: the least is 1")
+        return Plan(self, dirty, since, memory).all(workers)
 
     def iter_merge(self, dirty, since=None, memory=None, batch=65536):
         """The same as Transfers of at most `batch` ranges in each list, in bounded memory."""
@@ -657,11 +662,12 @@ cdef class Plan:
     def __dealloc__(self):
         sp_merge_free(self.merge)
 
-    cdef all(self):
+    cdef all(self, size_t threads):
         cdef Ranges shared = Ranges(), private = Ranges()
         cdef sp_status status
         with nogil:
-            status = sp_merge_all(self.merge, &shared.mem, &shared.list, &private.list)
+            status = sp_merge_all(
+                self.merge, threads, &shared.mem, &shared.list, &private.list)
         check(status, None)
         return self.transfer(shared.array(), private.array(), shared.list.pages, private.list.pages)
 

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/atomics.h"
+#include "dirty/part.h"
 
 /* A batch fits the L1 beside what the kernel notes: half the size costs calls, twice the size misses. */
 #define SEND_TOGGLES 2048
@@ -38,8 +39,9 @@ struct sp_merge {
     sp_harvest *harvest;
     sp_pageset *folded;  /* what fold had to copy, or NULL */
     size_t nslots, slot; /* of the harvest's memory; the one being read */
-    uint64_t at;         /* stage 1 has read what is below */
+    uint64_t at, end;    /* stage 1 has read what is below `at`, and stops at `end` */
     uint64_t in;         /* membership of at - 1 in what is to be sent */
+    sp_set extra_set;    /* whose nodes the caller, the harvest or `folded` holds */
     feed extra;
     sp_range pending;            /* the range of `extra` at or after `at`; stop 0: none is left */
     uint64_t mixed[MIXED_WORDS]; /* words of the slot with extra pages added */
@@ -76,6 +78,22 @@ static uint64_t feed_next(const sp_kernels *k, feed *f)
     }
     return f->toggles[f->at++];
 }
+
+/* ---- slots ---- */
+
+const sp_memslot *sp_merge_slot(const sp_merge *m, size_t i)
+{
+    return i < m->nslots ? sp_memory_at(sp_harvest_memory(m->harvest), i) : NULL;
+}
+
+size_t sp_merge_next_slot(const sp_merge *m, size_t i, uint64_t gfn)
+{
+    while (i < m->nslots && (!sp_harvest_words(m->harvest, i) || sp_merge_slot(m, i)->gfn < gfn))
+        i++;
+    return i;
+}
+
+const sp_set *sp_merge_extra(const sp_merge *merge) { return &merge->extra_set; }
 
 /* ---- stage 1 ---- */
 
@@ -128,7 +146,7 @@ static void overlay(sp_merge *m, uint64_t *words, uint64_t start, uint64_t stop)
  * pages begin, or the last word is a partial one. */
 static uint64_t plain_words(const sp_merge *m, const sp_memslot *slot, uint64_t first)
 {
-    uint64_t last = slot->npages / 64;
+    uint64_t last = sp_min(slot->npages, m->end - slot->gfn) / 64;
     if (m->pending.stop && m->pending.start < slot->gfn + slot->npages)
         last = sp_min(last, (sp_max(m->pending.start, m->at) - slot->gfn) / 64);
     return last > first ? last - first : 0;
@@ -139,7 +157,7 @@ static uint64_t plain_words(const sp_merge *m, const sp_memslot *slot, uint64_t 
 static void mix(sp_merge *m, const sp_memslot *slot, const uint64_t *words, uint64_t first)
 {
     uint64_t end = slot->gfn + slot->npages;
-    m->nmixed = sp_min((slot->npages + 63) / 64 - first, MIXED_WORDS);
+    m->nmixed = sp_min((sp_min(slot->npages, m->end - slot->gfn) + 63) / 64 - first, MIXED_WORDS);
     m->mixed_at = 0;
     memcpy(m->mixed, words + first, m->nmixed * sizeof *m->mixed);
     uint64_t stop = sp_min(m->at + m->nmixed * 64, end);
@@ -168,33 +186,21 @@ static void send_words(sp_merge *m, const sp_memslot *slot, const uint64_t *word
     m->at = sp_min(m->at + read * 64, slot->gfn + slot->npages);
 }
 
-/* The first slot from `i` on that has a bitmap and begins at or after `end`. */
-static size_t next_slot(const sp_merge *m, size_t i, uint64_t end)
-{
-    const sp_memory *memory = m->nslots ? sp_harvest_memory(m->harvest) : NULL;
-    while (i < m->nslots &&
-           (!sp_harvest_words(m->harvest, i) || sp_memory_at(memory, i)->gfn < end))
-        i++;
-    return i;
-}
-
 /* Fills `send` anew. */
 static void refill(sp_merge *m)
 {
     m->sent = m->nsend = 0;
     while (!m->over && has_room(m)) {
-        const sp_memslot *slot = NULL;
-        if (m->slot < m->nslots)
-            slot = sp_memory_at(sp_harvest_memory(m->harvest), m->slot);
-        if (m->at == SP_GFN_LIMIT) {
+        const sp_memslot *slot = sp_merge_slot(m, m->slot);
+        if (m->at == m->end) {
             turn(m, m->at, 0);
             m->over = true;
         } else if (!slot || m->at < slot->gfn) {
-            send_extra(m, slot ? slot->gfn : SP_GFN_LIMIT);
+            send_extra(m, slot ? sp_min(slot->gfn, m->end) : m->end);
         } else {
             send_words(m, slot, sp_harvest_words(m->harvest, m->slot));
             if (m->at == slot->gfn + slot->npages)
-                m->slot = next_slot(m, m->slot + 1, m->at);
+                m->slot = sp_merge_next_slot(m, m->slot + 1, m->at);
         }
     }
 }
@@ -320,12 +326,12 @@ static sp_status fold(sp_merge *m, const sp_set **extra)
         status = fold_in(m, extra, sparse);
     else
         *extra = sparse; /* the merge holds the harvest */
-    size_t chosen = next_slot(m, 0, 0);
+    size_t chosen = sp_merge_next_slot(m, 0, 0);
     for (size_t i = 0; !status && i < m->nslots; i++) {
-        const sp_memslot *slot = sp_memory_at(sp_harvest_memory(m->harvest), i);
+        const sp_memslot *slot = sp_merge_slot(m, i);
         const uint64_t *words = sp_harvest_words(m->harvest, i);
         if (i == chosen)
-            chosen = next_slot(m, i + 1, slot->gfn + slot->npages);
+            chosen = sp_merge_next_slot(m, i + 1, slot->gfn + slot->npages);
         else if (words)
             status = fold_words(m, extra, slot, words);
     }
@@ -351,11 +357,10 @@ sp_status sp_merge_new(const sp_allocator *allocator, sp_harvest *harvest, const
             return status;
         }
     }
-    m->slot = next_slot(m, 0, 0);
-    feed_open(&m->extra, extra, 0);
-    next_extra(m);
-    feed_open(&m->shared, shared, 0);
-    m->is_shared = true; /* turned at once: flip is 0 */
+    m->extra_set = *extra;
+    m->shared.cursor.set = *shared;
+    m->slot = sp_merge_next_slot(m, 0, 0);
+    sp_merge_lead(m, 0, SP_GFN_LIMIT);
     *out = m;
     return SP_OK;
 }
@@ -370,47 +375,44 @@ void sp_merge_free(sp_merge *merge)
     sp_mem_free(&mem, merge, sizeof *merge);
 }
 
-/* ---- lists ---- */
+/* ---- parts ---- */
 
-void sp_list_free(sp_mem *mem, sp_list *list)
+void sp_merge_lead(sp_merge *m, uint64_t start, uint64_t stop)
 {
-    sp_mem_free(mem, list->ranges, list->room * sizeof *list->ranges);
-    *list = (sp_list){0};
+    const sp_memslot *slot;
+    if (start < m->at)
+        m->slot = sp_merge_next_slot(m, 0, 0);
+    while ((slot = sp_merge_slot(m, m->slot)) && slot->gfn + slot->npages <= start)
+        m->slot = sp_merge_next_slot(m, m->slot + 1, slot->gfn + slot->npages);
+    sp_set shared = m->shared.cursor.set;
+    m->at = start;
+    m->end = stop;
+    m->in = 0;
+    m->mixed_at = m->nmixed = 0;
+    m->sent = m->nsend = 0;
+    m->over = false;
+    feed_open(&m->extra, &m->extra_set, start);
+    next_extra(m);
+    feed_open(&m->shared, &shared, start);
+    m->flip = 0;
+    m->is_shared = true; /* turned at once: flip is 0 */
 }
 
-/* Ranges from which on a list is a mapping (mem.c) and grows without being copied; below it, few
- * large steps copy less. */
-#define LARGE ((size_t)1 << 16)
-
-static sp_status grow(sp_mem *mem, sp_list *list)
+sp_status sp_merge_share(const sp_merge *merge, sp_merge **out)
 {
-    size_t room = 1024;
-    if (list->room)
-        room = list->room * (list->room < LARGE ? 8 : 2);
-    sp_range *ranges = sp_mem_resize(mem, list->ranges, list->room * sizeof *ranges,
-                                     room * sizeof *ranges);
-    if (!ranges)
+    sp_mem mem = {.allocator = merge->mem.allocator};
+    sp_merge *m = sp_mem_zalloc(&mem, sizeof *m);
+    if (!m)
         return SP_NOMEM;
-    list->ranges = ranges;
-    list->room = room;
+    sp_mem_init(&m->mem, merge->mem.allocator);
+    m->kernels = merge->kernels;
+    m->harvest = merge->harvest ? sp_harvest_retain(merge->harvest) : NULL;
+    m->nslots = merge->nslots;
+    m->extra_set = merge->extra_set;
+    m->shared.cursor.set = merge->shared.cursor.set;
+    m->slot = sp_merge_next_slot(m, 0, 0);
+    *out = m;
     return SP_OK;
-}
-
-sp_status sp_merge_all(sp_merge *merge, sp_mem *mem, sp_list *shared, sp_list *private)
-{
-    sp_status status = SP_OK;
-    *shared = *private = (sp_list){0};
-    do {
-        if (shared->n == shared->room)
-            status = grow(mem, shared);
-        if (!status && private->n == private->room)
-            status = grow(mem, private);
-    } while (!status && !sp_merge_next(merge, shared, private));
-    if (status) {
-        sp_list_free(mem, shared);
-        sp_list_free(mem, private);
-    }
-    return status;
 }
 
 sp_status sp_merge_count(const sp_allocator *allocator, sp_harvest *harvest, uint64_t *pages)

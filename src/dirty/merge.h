@@ -7,7 +7,8 @@
  * the others to the private one; both lists are sorted, disjoint and coalesced.
  *
  * One pass: each dirty bitmap is read once, a cache line or more at a test, and never made a set.
- * The result comes in batches of a bounded size, and the state between batches is bounded too.
+ * The result comes in batches of a bounded size, and the state between batches is bounded too; or
+ * as a whole, by one thread or several.
  */
 #ifndef SP_DIRTY_MERGE_H
 #define SP_DIRTY_MERGE_H
@@ -32,9 +33,15 @@ typedef struct sp_list {
  * is never split between batches. */
 bool sp_merge_next(sp_merge *merge, sp_list *shared, sp_list *private);
 
-/* The whole result in lists that grow; the caller frees them with sp_list_free.  SP_NOMEM: both
- * empty, and the merge is spent. */
-SP_MUST_CHECK sp_status sp_merge_all(sp_merge *merge, sp_mem *mem, sp_list *shared,
+/* More threads than this are refused: a merge is bound by memory long before. */
+#define SP_THREADS_MOST 256
+
+/* The whole result of a merge that nothing was taken from, in lists that grow; the caller frees
+ * them with sp_list_free.  The work is shared among up to `threads` threads, the caller's one of
+ * them; the lists are the same for any number, and none of them runs any more when it returns.
+ * SP_RANGE: no thread, or more than SP_THREADS_MOST; SP_NOMEM.  Both lists are empty then, and the
+ * merge is spent. */
+SP_MUST_CHECK sp_status sp_merge_all(sp_merge *merge, size_t threads, sp_mem *mem, sp_list *shared,
                                      sp_list *private);
 /* The pages of a harvest, each counted once; O(its bitmaps). */
 SP_MUST_CHECK sp_status sp_merge_count(const sp_allocator *allocator, sp_harvest *harvest,

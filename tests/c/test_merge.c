@@ -1,7 +1,7 @@
 /* tier: differential
  *
- * test_merge.c - the merge against bytes a page, for every kernel table: in one go, and in batches
- * of every small room.
+ * test_merge.c - the merge against bytes a page, for every kernel table: in one go by one thread and
+ * by several, and in batches of every small room.
  *
  * A scene is a guest over a few windows of gfns with what is dirty, extra and shared there, each as
  * the merge gets it and as a model.
@@ -77,14 +77,15 @@ static sp_merge *open_merge(const scene *s, test_alloc *alloc)
     return merge;
 }
 
-static void check_all(const scene *s, const expected *shared, const expected *private)
+static void check_all(const scene *s, size_t threads, const expected *shared,
+                      const expected *private)
 {
     test_alloc alloc;
     sp_mem mem;
     sp_list got_shared, got_private;
     sp_merge *merge = open_merge(s, &alloc);
     sp_mem_init(&mem, &alloc.hook);
-    CHECK_EQ(sp_merge_all(merge, &mem, &got_shared, &got_private), SP_OK);
+    CHECK_EQ(sp_merge_all(merge, threads, &mem, &got_shared, &got_private), SP_OK);
     sp_merge_free(merge);
     list_is(&got_shared, shared);
     list_is(&got_private, private);
@@ -145,14 +146,17 @@ static void check_count(const scene *s)
     CHECK_EQ(alloc_blocks(&alloc), 0);
 }
 
-/* Every table, and rooms 1..most of either list. */
+static const size_t some_threads[] = {2, 3, 7};
+
+/* Every table, by one thread and by several, and rooms 1..most of either list. */
 static void check_scene(const scene *s, size_t most)
 {
     const sp_kernels *was = sp_kernels_active(), *table;
     expected shared = expect(s, SP_AND), private = expect(s, SP_ANDNOT);
     for (size_t i = 0; (table = sp_kernels_at(i)) && !check_failed(); i++) {
         sp_kernels_use(table);
-        check_all(s, &shared, &private);
+        check_all(s, 1, &shared, &private);
+        check_all(s, some_threads[(i + most + shared.n) % 3], &shared, &private);
         check_count(s);
         for (size_t a = 1; a <= most; a++)
             for (size_t b = 1; b <= most; b++)
@@ -393,6 +397,55 @@ static void guests_of_large_slots(void)
     }
 }
 
+/* ---- parts ---- */
+
+/* Slots of several leaves that begin off every border, and ranges across all seams. */
+static void guests_of_many_parts(void)
+{
+    enum { LEAF = 65536, WIDTH = 5 * LEAF };
+    static const uint64_t offsets[] = {0, 1, 37, 64, LEAF - 1, LEAF / 2 + 3};
+    rng r = rng_open(5);
+    for (uint64_t n = 0; n < check_scaled(24) && !check_failed(); n++) {
+        scene s;
+        sp_range window = {0, WIDTH};
+        uint64_t first = offsets[n % 6], second = 3 * LEAF + offsets[n / 6 % 6];
+        sp_memslot slots[] = {{first, second - first - (n & 1), 0}, {second, WIDTH - second, 1}};
+        check_case("guest %d", (int)n);
+        scene_open(&s, &window, 1, slots, 2);
+        unsigned texture = (unsigned)(n % TEXTURES);
+        dirty_slot(&s, &r, 0, texture);
+        dirty_slot(&s, &r, 1, rng_chance(&r, 2) ? texture : (unsigned)CLEAN);
+        for (unsigned leaf = 1; leaf < 5; leaf++)
+            if (rng_chance(&r, 2))
+                set_bench_assign(&s.extra, leaf * LEAF - rng_below(&r, 70),
+                                 leaf * LEAF + rng_below(&r, 70) + 1, true);
+        share(&s, &r, (unsigned)rng_below(&r, SHARINGS), &window, 1);
+        s.harvest = dirty_take(&s.guest);
+        check_scene(&s, 0);
+        scene_close(&s);
+    }
+}
+
+static void threads_are_bounded(void)
+{
+    static const size_t bad[] = {0, SP_THREADS_MOST + 1, SIZE_MAX};
+    sp_set none = sp_set_empty(&sp_engine_roaring);
+    for (size_t i = 0; i < 3; i++) {
+        sp_mem mem;
+        sp_merge *merge;
+        sp_list shared, private;
+        sp_mem_init(&mem, NULL);
+        REQUIRE_EQ(sp_merge_new(NULL, NULL, &none, &none, &merge), SP_OK);
+        CHECK_EQ(sp_merge_all(merge, bad[i], &mem, &shared, &private), SP_RANGE);
+        CHECK(!shared.ranges && !private.ranges);
+        CHECK_EQ(sp_merge_all(merge, SP_THREADS_MOST, &mem, &shared, &private), SP_OK);
+        CHECK_EQ(shared.n + private.n, 0);
+        sp_list_free(&mem, &shared);
+        sp_list_free(&mem, &private);
+        sp_merge_free(merge);
+    }
+}
+
 /* ---- no harvest ---- */
 
 static void sets_alone_are_split(void)
@@ -418,6 +471,8 @@ int main(void)
     RUN(a_slot_begins_and_ends_anywhere);
     RUN(guests_of_many_slots);
     RUN(guests_of_large_slots);
+    RUN(guests_of_many_parts);
+    RUN(threads_are_bounded);
     RUN(sets_alone_are_split);
     return check_close();
 }

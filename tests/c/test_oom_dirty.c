@@ -242,6 +242,8 @@ static void a_memory_and_its_log_fail_at_every_allocation(void)
 
 /* ---- merging ---- */
 
+enum { LEAVES = 40 };
+
 typedef struct pair {
     sp_harvest *harvest;
     sp_pageset *extra, *shared;
@@ -262,7 +264,7 @@ static bool a_merge_fails_at(const pair *in, uint64_t n, bool onwards)
     CHECK_EQ(merge == NULL, status == SP_NOMEM);
     CHECK(merge || alloc_blocks(&alloc) == 0);
     if (merge)
-        status = sp_merge_all(merge, &mem, &shared, &private);
+        status = sp_merge_all(merge, 1, &mem, &shared, &private);
     CHECK_EQ(status, alloc_failed(&alloc) ? SP_NOMEM : SP_OK);
     if (status) {
         CHECK(!shared.ranges && !shared.n && !shared.pages);
@@ -279,6 +281,35 @@ static bool a_merge_fails_at(const pair *in, uint64_t n, bool onwards)
     sp_merge_free(merge);
     CHECK_EQ(alloc_blocks(&alloc), 0);
     return status == SP_OK;
+}
+
+/* The same by several threads.  How many allocations there are depends on who is faster, and one
+ * that only a thread more wanted fails nobody. */
+static bool a_shared_merge_fails_at(const pair *in, size_t threads, uint64_t n, bool onwards)
+{
+    test_alloc alloc;
+    sp_merge *merge = NULL;
+    sp_list shared, private;
+    sp_mem mem;
+    alloc_init(&alloc);
+    sp_mem_init(&mem, &alloc.hook);
+    CHECK_EQ(sp_merge_new(&alloc.hook, in->harvest, sp_pageset_set(in->extra),
+                          sp_pageset_set(in->shared), &merge),
+             SP_OK);
+    alloc_arm(&alloc, n, onwards);
+    sp_status status = sp_merge_all(merge, threads, &mem, &shared, &private);
+    bool failed = alloc_failed(&alloc);
+    CHECK(status == SP_OK || (status == SP_NOMEM && failed));
+    CHECK_EQ(shared.n, status ? 0 : LEAVES);
+    CHECK_EQ(shared.pages, status ? 0 : 100 * LEAVES);
+    CHECK_EQ(private.n, status ? 0 : LEAVES);
+    CHECK_EQ(private.pages, status ? 0 : 20 * LEAVES);
+    CHECK(!status || (!shared.ranges && !private.ranges));
+    sp_list_free(&mem, &shared);
+    sp_list_free(&mem, &private);
+    sp_merge_free(merge);
+    CHECK_EQ(alloc_blocks(&alloc), 0);
+    return !failed;
 }
 
 static bool a_count_fails_at(const pair *in, uint64_t n, bool onwards)
@@ -337,11 +368,49 @@ static void merges_fail_at_every_allocation(void)
     }
 }
 
+/* In each of many leaves 120 pages, the first 100 of them shared. */
+static void open_leaves(pair *in, dirty_bench *b)
+{
+    sp_range dirty[LEAVES], shared[LEAVES];
+    size_t bad;
+    for (uint64_t i = 0; i < LEAVES; i++) {
+        dirty[i] = (sp_range){i * 65536 + 7, i * 65536 + 127};
+        shared[i] = (sp_range){i * 65536, i * 65536 + 107};
+    }
+    dirty_open(b, &(sp_memslot){0, LEAVES * 65536, 0}, 1);
+    CHECK_EQ(sp_log_add_ranges(b->log, dirty, LEAVES, &bad), SP_OK);
+    dirty_page(b, 0, 10);
+    in->harvest = dirty_take(b);
+    REQUIRE_EQ(sp_pageset_from_ranges(NULL, &sp_engine_roaring, shared, LEAVES, &in->shared, &bad),
+               SP_OK);
+    REQUIRE_EQ(sp_pageset_from_ranges(NULL, &sp_engine_roaring, shared, 0, &in->extra, &bad),
+               SP_OK);
+}
+
+static void shared_merges_fail_at_every_allocation(void)
+{
+    for (unsigned variant = 0; variant < 4; variant++) {
+        pair in = {0};
+        dirty_bench b;
+        bool done = false;
+        open_leaves(&in, &b);
+        for (uint64_t n = 1; !done && !check_failed(); n++) {
+            check_case("variant %u, allocation %d", variant, (int)n);
+            done = a_shared_merge_fails_at(&in, variant & 2 ? 7 : 2, n, variant & 1);
+        }
+        sp_pageset_release(in.shared);
+        sp_pageset_release(in.extra);
+        sp_harvest_release(in.harvest);
+        dirty_close(&b);
+    }
+}
+
 int main(void)
 {
     RUN(calls_that_add_fail_at_every_allocation);
     RUN(a_take_fails_at_every_allocation);
     RUN(a_memory_and_its_log_fail_at_every_allocation);
     RUN(merges_fail_at_every_allocation);
+    RUN(shared_merges_fail_at_every_allocation);
     return check_close();
 }
