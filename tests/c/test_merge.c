@@ -397,55 +397,6 @@ static void guests_of_large_slots(void)
     }
 }
 
-/* ---- parts ---- */
-
-/* Slots of several leaves that begin off every border, and ranges across all seams. */
-static void guests_of_many_parts(void)
-{
-    enum { LEAF = 65536, WIDTH = 5 * LEAF };
-    static const uint64_t offsets[] = {0, 1, 37, 64, LEAF - 1, LEAF / 2 + 3};
-    rng r = rng_open(5);
-    for (uint64_t n = 0; n < check_scaled(24) && !check_failed(); n++) {
-        scene s;
-        sp_range window = {0, WIDTH};
-        uint64_t first = offsets[n % 6], second = 3 * LEAF + offsets[n / 6 % 6];
-        sp_memslot slots[] = {{first, second - first - (n & 1), 0}, {second, WIDTH - second, 1}};
-        check_case("guest %d", (int)n);
-        scene_open(&s, &window, 1, slots, 2);
-        unsigned texture = (unsigned)(n % TEXTURES);
-        dirty_slot(&s, &r, 0, texture);
-        dirty_slot(&s, &r, 1, rng_chance(&r, 2) ? texture : (unsigned)CLEAN);
-        for (unsigned leaf = 1; leaf < 5; leaf++)
-            if (rng_chance(&r, 2))
-                set_bench_assign(&s.extra, leaf * LEAF - rng_below(&r, 70),
-                                 leaf * LEAF + rng_below(&r, 70) + 1, true);
-        share(&s, &r, (unsigned)rng_below(&r, SHARINGS), &window, 1);
-        s.harvest = dirty_take(&s.guest);
-        check_scene(&s, 0);
-        scene_close(&s);
-    }
-}
-
-static void threads_are_bounded(void)
-{
-    static const size_t bad[] = {0, SP_THREADS_MOST + 1, SIZE_MAX};
-    sp_set none = sp_set_empty(&sp_engine_roaring);
-    for (size_t i = 0; i < 3; i++) {
-        sp_mem mem;
-        sp_merge *merge;
-        sp_list shared, private;
-        sp_mem_init(&mem, NULL);
-        REQUIRE_EQ(sp_merge_new(NULL, NULL, &none, &none, &merge), SP_OK);
-        CHECK_EQ(sp_merge_all(merge, bad[i], &mem, &shared, &private), SP_RANGE);
-        CHECK(!shared.ranges && !private.ranges);
-        CHECK_EQ(sp_merge_all(merge, SP_THREADS_MOST, &mem, &shared, &private), SP_OK);
-        CHECK_EQ(shared.n + private.n, 0);
-        sp_list_free(&mem, &shared);
-        sp_list_free(&mem, &private);
-        sp_merge_free(merge);
-    }
-}
-
 /* ---- no harvest ---- */
 
 static void sets_alone_are_split(void)
@@ -471,8 +422,6 @@ int main(void)
     RUN(a_slot_begins_and_ends_anywhere);
     RUN(guests_of_many_slots);
     RUN(guests_of_large_slots);
-    RUN(guests_of_many_parts);
-    RUN(threads_are_bounded);
     RUN(sets_alone_are_split);
     return check_close();
 }
