@@ -17,7 +17,8 @@
 #include "base/atomics.h"
 #include "dirty/part.h"
 
-/* A batch fits the L1 beside what the kernel notes: half the size costs calls, twice the size misses. */
+/* A batch fits the L1 beside what the kernel notes (measured: half of it is no faster, twice and
+ * four times are slower at one dirty page in 100). */
 #define SEND_TOGGLES 2048
 #define READ_AHEAD 384
 

@@ -20,7 +20,7 @@ static inline __m512i load(const uint64_t *words) { return _mm512_loadu_si512(wo
 
 #define STRIDE 32 /* words at a time: four vectors */
 #define BATCH 256 /* words whose flips are noted before they are written: what fits the L1 */
-#define AHEAD 256 /* words that are prefetched: 2 KiB, measured against 0.5 to 4 KiB */
+#define AHEAD 256 /* words that are prefetched: 2 KiB, measured against 1 KiB */
 
 /* The flips of a batch of words, and which of these have any. */
 typedef struct hits {
