@@ -92,16 +92,33 @@ void sp_mem_init(sp_mem *mem, const sp_allocator *allocator)
     mem->allocator = allocator ? allocator : &sp_system_allocator;
     atomic_init(&mem->bytes, 0);
     atomic_init(&mem->blocks, 0);
+    mem->locked = false;
+}
+
+void sp_mem_init_locked(sp_mem *mem, const sp_allocator *allocator)
+{
+    sp_mem_init(mem, allocator);
+    mem->locked = true;
+}
+
+/* Counts what came or, modulo 2^64, went. */
+static void count(sp_mem *mem, uint64_t bytes, uint64_t blocks)
+{
+    /* relaxed: statistics, they guard nothing; under a lock nobody else writes between the two */
+    if (mem->locked) {
+        sp_store(&mem->bytes, sp_load(&mem->bytes, relaxed) + bytes, relaxed);
+        sp_store(&mem->blocks, sp_load(&mem->blocks, relaxed) + blocks, relaxed);
+    } else {
+        sp_add(&mem->bytes, bytes, relaxed);
+        sp_add(&mem->blocks, blocks, relaxed);
+    }
 }
 
 static void *take(sp_mem *mem, size_t bytes, int zeroed)
 {
     void *block = mem->allocator->alloc(mem->allocator->context, bytes, zeroed);
-    if (block) {
-        /* relaxed: statistics, they guard nothing */
-        sp_add(&mem->bytes, bytes, relaxed);
-        sp_add(&mem->blocks, 1, relaxed);
-    }
+    if (block)
+        count(mem, bytes, 1);
     return block;
 }
 
@@ -113,8 +130,7 @@ void sp_mem_free(sp_mem *mem, void *block, size_t bytes)
 {
     if (!block)
         return;
-    sp_sub(&mem->bytes, bytes, relaxed);
-    sp_sub(&mem->blocks, 1, relaxed);
+    count(mem, 0 - (uint64_t)bytes, UINT64_MAX);
     mem->allocator->free(mem->allocator->context, block, bytes);
 }
 
@@ -131,6 +147,6 @@ void *sp_mem_resize(sp_mem *mem, void *block, size_t bytes, size_t wanted)
     }
     void *moved = allocator->resize(allocator->context, block, bytes, wanted);
     if (moved)
-        sp_add(&mem->bytes, wanted - bytes, relaxed); /* relaxed: statistics */
+        count(mem, wanted - bytes, 0);
     return moved;
 }

@@ -6,11 +6,13 @@
  * need no headers.  Tests pass a hook that fails at the n-th call.
  *
  * Counters are atomic because the bytes of a tracker are read by any thread and a snapshot may be
- * released on any thread; they order nothing.
+ * released on any thread; they order nothing.  An account whose changes the owner orders by a lock
+ * says so: adding under the lock needs no atomic add, which costs as much as a small malloc.
  */
 #ifndef SP_BASE_MEM_H
 #define SP_BASE_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/atomics.h"
@@ -29,6 +31,7 @@ typedef struct sp_mem {
     const sp_allocator *allocator; /* set at init, then constant */
     _Atomic uint64_t bytes;        /* live bytes; any thread, relaxed */
     _Atomic uint64_t blocks;       /* live blocks; any thread, relaxed */
+    bool locked;                   /* set at init, then constant: see sp_mem_init_locked */
 } sp_mem;
 
 /* malloc, and mappings of huge pages for large blocks; what NULL means wherever an allocator is
@@ -36,6 +39,8 @@ typedef struct sp_mem {
 extern const sp_allocator sp_system_allocator;
 
 void sp_mem_init(sp_mem *mem, const sp_allocator *allocator);
+/* An account that only the holder of a lock of the owner's allocates from and frees to. */
+void sp_mem_init_locked(sp_mem *mem, const sp_allocator *allocator);
 
 /* NULL on failure.  Thread-safe as far as the hook is. */
 void *sp_mem_alloc(sp_mem *mem, size_t bytes);

@@ -314,7 +314,7 @@ sp_status sp_epoch_init(sp_epoch *epoch, const sp_allocator *allocator, const sp
     *epoch = (sp_epoch){.hooks = hooks, .free = SP_SLOT_NONE, .newest = SP_SLOT_NONE};
     epoch->kill.slot = SP_SLOT_NONE;
     sp_lock_init(&epoch->lock);
-    sp_mem_init(&epoch->nodes, allocator);
+    sp_mem_init_locked(&epoch->nodes, allocator);
     sp_mem_init(&epoch->mem, allocator);
     epoch->open = (sp_edit){.mem = &epoch->nodes, .generation = 1};
     atomic_init(&epoch->dead_top, 0);

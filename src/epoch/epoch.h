@@ -79,7 +79,7 @@ struct sp_epoch {
     _Atomic uint32_t dead_top;   /* slot + 1 of the newest dead version; releasers push */
     _Atomic uint64_t done_seq;   /* changes committed; the writer, read by snapshot() */
     _Atomic uint64_t owners;     /* the domain's owner, and each version not yet left */
-    sp_mem nodes;                /* the nodes of all versions */
+    sp_mem nodes;                /* the nodes of all versions; changed under the lock */
     sp_mem mem;                  /* the version table, and what the owner keeps beside the nodes */
     const sp_epoch_hooks *hooks; /* constant */
     /* all below: under the lock */
