@@ -76,35 +76,29 @@ void sp_trail_drop(sp_trail *trail)
     *trail = (sp_trail){0};
 }
 
-/* Unites the cells of one tier, if there are enough of them and memory for it. */
-static void unite_tier(sp_trail *trail, uint32_t tier)
+/* Retains the first n cells of one tier if there are TIER_CELLS at least; returns how many. */
+static uint32_t choose(const sp_trail *trail, uint32_t tier, sp_cell **chosen, uint64_t n)
 {
-    sp_cell *chosen[TIER_CELLS];
-    uint32_t n = 0;
-    for (sp_cell *cell = trail->head; cell && n < TIER_CELLS; cell = cell->next)
+    uint32_t found = 0;
+    for (sp_cell *cell = trail->head; cell && found < n; cell = cell->next)
         if (cell->tier == tier)
-            chosen[n++] = cell;
-    if (n < TIER_CELLS)
-        return;
-    const sp_keeper *keeper = chosen[0]->keeper;
-    for (uint32_t i = 0; i < n; i++)
+            chosen[found++] = cell;
+    if (found < TIER_CELLS)
+        return 0;
+    for (uint32_t i = 0; i < found; i++)
         sp_add(&chosen[i]->refs, 1, relaxed); /* relaxed: the trail's own reference holds it */
-    sp_pageset *pages;
-    sp_cell *united;
-    if (sp_cells_unite(keeper, chosen, n, &pages) != SP_OK)
-        return;
-    if (sp_cell_of(keeper, pages, &united) != SP_OK) {
-        sp_pageset_release(pages);
-        return;
-    }
-    united->tier = tier + 1;
+    return found;
+}
+
+/* Puts `united` in the place of the first n cells of one tier. */
+static void substitute(sp_trail *trail, uint32_t tier, uint32_t n, sp_cell *united)
+{
     sp_trail rest = {0};
-    uint32_t passed = 0; /* chosen ones, which are in the trail's order */
     for (sp_cell *cell = trail->head, *next; cell; cell = next) {
         next = cell->next;
-        if (passed < n && chosen[passed] == cell) {
+        if (n && cell->tier == tier) {
             sp_cell_release(cell);
-            passed++;
+            n--;
         } else {
             append(&rest, cell);
         }
@@ -113,18 +107,51 @@ static void unite_tier(sp_trail *trail, uint32_t tier)
     *trail = rest;
 }
 
-/* Shortens a long trail by one group of each tier.  Large sets wait until it is longer still: a
- * writer waits for their union, and most trails are dropped before. */
-static void compact(sp_trail *trail)
+/* The tier of n cells of a tier when they are one. */
+static uint32_t tier_above(uint32_t tier, uint32_t n)
+{
+    for (; n > 1; n /= TIER_CELLS)
+        tier++;
+    return (uint32_t)sp_min(tier, TIERS);
+}
+
+/* Unites up to n cells of one tier, if they are enough of them and memory for it. */
+static void unite_tier(sp_trail *trail, uint32_t tier, uint64_t n)
+{
+    const sp_keeper *keeper = ((sp_cell *)trail->head)->keeper;
+    sp_cell *united, **chosen = sp_mem_alloc(keeper->mem, n * sizeof *chosen);
+    sp_pageset *pages;
+    if (!chosen)
+        return;
+    uint32_t found = choose(trail, tier, chosen, n);
+    sp_status status = found ? sp_cells_unite(keeper, chosen, found, &pages) : SP_AGAIN;
+    sp_mem_free(keeper->mem, chosen, n * sizeof *chosen);
+    if (status)
+        return;
+    if (sp_cell_of(keeper, pages, &united) != SP_OK) {
+        sp_pageset_release(pages);
+        return;
+    }
+    united->tier = tier_above(tier, found);
+    substitute(trail, tier, found, united);
+}
+
+/* Unites cells of each tier while the trail is long: so many that it no longer is, but no more than
+ * `most` at a time.  Large sets wait until it is longer still: a writer waits for their union, and
+ * most trails are dropped before. */
+static void compact(sp_trail *trail, uint64_t most)
 {
     for (uint32_t tier = 0; tier < TIERS; tier++) {
-        if (trail->count < (tier < LARGE_TIER ? LONG_TRAIL : 2 * LONG_TRAIL))
+        uint64_t limit = tier < LARGE_TIER ? LONG_TRAIL : 2 * LONG_TRAIL;
+        if (trail->count < limit)
             return;
-        unite_tier(trail, tier);
+        unite_tier(trail, tier, sp_min(trail->count - limit + TIER_CELLS, most));
     }
 }
 
-void sp_trail_splice(sp_trail *into, sp_trail *from)
+void sp_trail_shorten(sp_trail *trail) { compact(trail, UINT32_MAX); }
+
+static void link_trails(sp_trail *into, sp_trail *from)
 {
     if (!from->head)
         return;
@@ -135,7 +162,12 @@ void sp_trail_splice(sp_trail *into, sp_trail *from)
     into->tail = from->tail;
     into->count += from->count;
     *from = (sp_trail){0};
-    compact(into);
+}
+
+void sp_trail_splice(sp_trail *into, sp_trail *from)
+{
+    link_trails(into, from);
+    compact(into, TIER_CELLS);
 }
 
 /* ---- the log ---- */
@@ -160,11 +192,7 @@ sp_status sp_changes_reserve(sp_changes *changes, const sp_keeper *keeper, uint3
     return changes->n + n <= SP_LOG_RANGES ? SP_OK : sp_changes_flush(changes, keeper);
 }
 
-void sp_changes_add_cell(sp_changes *changes, sp_cell *cell)
-{
-    append(&changes->trail, cell);
-    compact(&changes->trail);
-}
+void sp_changes_add_cell(sp_changes *changes, sp_cell *cell) { append(&changes->trail, cell); }
 
 sp_status sp_changes_flush(sp_changes *changes, const sp_keeper *keeper)
 {
@@ -189,7 +217,7 @@ void sp_changes_join(sp_changes *into, sp_changes *from)
     for (uint32_t i = 0; i < from->n; i++)
         sp_changes_add(into, from->log[i].start, from->log[i].stop);
     from->n = 0;
-    sp_trail_splice(&into->trail, &from->trail);
+    link_trails(&into->trail, &from->trail);
 }
 
 void sp_changes_clear(sp_changes *changes)

@@ -5,9 +5,10 @@
  * While a version is open, its conversions are appended to a fixed log; a full log becomes a cell,
  * an immutable, reference-counted bag of ranges.  A version's trail is a list of cells; when the
  * version before it dies, that one's trail is spliced in.  A trail of 256 cells is shortened, a
- * little at each append: eight bags of ranges are united into one set, eight such sets into one of
- * the next tier.  So it holds at most 1 MiB of ranges and O(log n) sets, and most trails are
- * dropped before that: putting a range into a set costs ten times what appending it does.
+ * little after each change: eight bags of ranges are united into one set, eight such sets into one
+ * of the next tier; a change that made more cells pays for all of them at once.  So it holds at
+ * most 1 MiB of ranges and O(log n) sets, and most trails are dropped before that: putting a range
+ * into a set costs ten times what appending it does.
  *
  * Cells are linked and unlinked under the tracker's lock; a reader retains the cells it wants under
  * the lock and unites them after.
@@ -62,8 +63,10 @@ SP_MUST_CHECK sp_status sp_changes_ready(const sp_changes *into, sp_changes *fro
 void sp_changes_join(sp_changes *into, sp_changes *from);
 void sp_changes_clear(sp_changes *changes);
 
-/* Appends *from to *into and unites cells where memory allows. */
+/* Appends *from to *into and, if that is long, unites a few cells where memory allows. */
 void sp_trail_splice(sp_trail *into, sp_trail *from);
+/* Unites cells of a long trail until it is no longer long, where memory allows. */
+void sp_trail_shorten(sp_trail *trail);
 void sp_trail_drop(sp_trail *trail);
 
 /* The union of n cells.  Releases them, on failure too. */

@@ -185,8 +185,11 @@ void sp_tracker_leave(sp_tracker *tracker, uint64_t changed)
         sp_store(&tracker->pages, sp_set_count(&tracker->set), relaxed); /* relaxed: a number */
         /* release: pairs with the load in sp_tracker_snapshot */
         sp_store(&epoch->done_seq, tracker->seq, release);
+        bool forget = is_forgettable(tracker);
+        if (!forget)
+            sp_trail_shorten(&tracker->changes.trail);
         /* Bounds how far latest() lags.  If it cannot be had, the next snapshot() tries again. */
-        if (sp_epoch_is_watched(epoch) || is_forgettable(tracker))
+        if (forget || sp_epoch_is_watched(epoch))
             (void)!sp_tracker_publish(tracker);
         ring(tracker);
     }
