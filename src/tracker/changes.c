@@ -7,9 +7,6 @@
 
 #include "base/sort.h"
 
-/* Cells of a trail that is shortened: of ranges, 1 MiB. */
-#define LONG_TRAIL 256u
-
 /* Cells of one tier that are united into one of the next, at a time: a writer waits for that. */
 #define TIER_CELLS 8u
 #define TIERS 16u
@@ -142,7 +139,7 @@ static void unite_tier(sp_trail *trail, uint32_t tier, uint64_t n)
 static void compact(sp_trail *trail, uint64_t most)
 {
     for (uint32_t tier = 0; tier < TIERS; tier++) {
-        uint64_t limit = tier < LARGE_TIER ? LONG_TRAIL : 2 * LONG_TRAIL;
+        uint64_t limit = tier < LARGE_TIER ? SP_LONG_TRAIL : 2 * SP_LONG_TRAIL;
         if (trail->count < limit)
             return;
         unite_tier(trail, tier, sp_min(trail->count - limit + TIER_CELLS, most));

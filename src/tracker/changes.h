@@ -21,6 +21,9 @@
 
 #define SP_LOG_RANGES 256u
 
+/* Cells of a trail that is shortened: of ranges, 1 MiB. */
+#define SP_LONG_TRAIL 256u
+
 /* Whose account cells are on, and the engine of the sets made of them; outlives every cell. */
 typedef struct sp_keeper {
     sp_mem *mem;

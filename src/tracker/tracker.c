@@ -162,18 +162,30 @@ sp_status sp_tracker_enter(sp_tracker *tracker, bool wait)
     return status;
 }
 
-/* Cells of a log of conversions that is dropped if nobody can ask for it: 16,384 ranges, so that
- * the copies which the nodes then need again are spread over as many conversions. */
+/* Cells of a log of conversions from which it is dropped if nobody can ask for it.  Every node is
+ * then copied before it is changed again, so the log must also be COPY_COSTS times as long as there
+ * are nodes, unless it is so long that its cells would have to be united. */
 #define LONG_LOG 64
+#define COPY_COSTS 8
+
+static bool is_long(const sp_tracker *tracker)
+{
+    const sp_trail *trail = &tracker->changes.trail;
+    const sp_cell *last = trail->tail;
+    if (!last || (!last->pages && trail->count < LONG_LOG))
+        return false;
+    /* relaxed: the lock orders changes of the count */
+    uint64_t nodes = sp_load(&tracker->epoch.nodes.blocks, relaxed);
+    return last->pages || trail->count * SP_LOG_RANGES >= COPY_COSTS * nodes ||
+           trail->count >= SP_LONG_TRAIL;
+}
 
 /* True if the log takes much memory, no reader holds an older version than the newest, and none has
  * ever pinned that: publishing anew then makes the log past, and it goes. */
 static bool is_forgettable(sp_tracker *tracker)
 {
-    const sp_cell *last = tracker->changes.trail.tail;
-    bool much = last && (last->pages || tracker->changes.trail.count >= LONG_LOG);
     sp_epoch *epoch = &tracker->epoch;
-    return much && !sp_epoch_is_watched(epoch) &&
+    return is_long(tracker) && !sp_epoch_is_watched(epoch) &&
            sp_epoch_version(epoch, epoch->newest)->prev == SP_SLOT_NONE;
 }
 
