@@ -68,6 +68,26 @@ static void memory_is_counted(void)
     CHECK_EQ(alloc_blocks(&alloc), 0);
 }
 
+/* The same numbers, kept without atomic adds. */
+static void a_locked_account_counts_alike(void)
+{
+    test_alloc alloc;
+    sp_mem mem;
+    alloc_init(&alloc);
+    sp_mem_init_locked(&mem, &alloc.hook);
+    char *a = sp_mem_alloc(&mem, 100), *b = sp_mem_zalloc(&mem, 28);
+    CHECK_EQ(sp_load(&mem.bytes, relaxed), 128);
+    CHECK_EQ(sp_load(&mem.blocks, relaxed), 2);
+    a = sp_mem_resize(&mem, a, 100, 50);
+    CHECK_EQ(sp_load(&mem.bytes, relaxed), 78);
+    CHECK_EQ(sp_load(&mem.blocks, relaxed), 2);
+    sp_mem_free(&mem, a, 50);
+    sp_mem_free(&mem, b, 28);
+    CHECK_EQ(sp_load(&mem.bytes, relaxed), 0);
+    CHECK_EQ(sp_load(&mem.blocks, relaxed), 0);
+    CHECK_EQ(alloc_blocks(&alloc), 0);
+}
+
 static void memory_comes_from_the_system_by_default(void)
 {
     sp_mem mem;
@@ -338,6 +358,7 @@ int main(void)
     RUN(words_are_counted_and_masked);
     RUN(fill_touches_its_bits_only);
     RUN(memory_is_counted);
+    RUN(a_locked_account_counts_alike);
     RUN(memory_comes_from_the_system_by_default);
     RUN(a_resized_block_keeps_its_bytes);
     RUN(large_blocks_are_zeroed);
