@@ -285,3 +285,53 @@ int32_t sp_bitmap_commit(sp_edit *edit, sp_ref *ref, uint32_t first, uint32_t la
     }
     return (int32_t)pages - (int32_t)before;
 }
+
+/* Pages of a block that are looked at as one word. */
+#define ONE_WORD 64
+
+/* The ranges of a word whose bit 0 is page `at`; false if they are more than `most`. */
+static bool tell_word(uint64_t word, uint32_t at, sp_turned *turned)
+{
+    turned->n = 0;
+    for (uint32_t shift; word; word = shift < 64 ? word >> shift << shift : 0) {
+        if (turned->n == turned->most)
+            return false;
+        uint32_t start = sp_lowest(word);
+        uint64_t after = ~(word | (word - 1));
+        shift = after ? sp_lowest(after) : 64;
+        turned->range[turned->n++] = (sp_range){at + start, at + shift};
+    }
+    return true;
+}
+
+bool sp_bitmap_turn(sp_edit *edit, sp_ref *ref, uint32_t first, uint32_t last, bool value,
+                    sp_turned *turned)
+{
+    sp_bitmap *leaf = sp_as_bitmap(*ref);
+    unsigned b = first / SP_BLOCK_PAGES;
+    uint32_t count = last - first + 1, lo = first % SP_BLOCK_PAGES, hi = lo + count - 1;
+    sp_ref block = leaf->block[b];
+    if (count > ONE_WORD || hi >= SP_BLOCK_PAGES || !sp_edit_owns(edit, &leaf->head) ||
+        sp_bitmap_is_whole(leaf) || !sp_block_is_real(block) ||
+        !sp_edit_owns(edit, sp_block_node(block)))
+        return false;
+    uint64_t *words = sp_block_words(block);
+    uint64_t bits = words[lo >> 6] >> (lo & 63);
+    if (lo >> 6 != hi >> 6)
+        bits |= words[hi >> 6] << (64 - (lo & 63));
+    bits = (value ? ~bits : bits) & sp_mask(0, count - 1);
+    uint32_t pages = sp_popcount(bits), in = leaf->in_block[b];
+    turned->pages = pages;
+    turned->n = 0;
+    if (!pages)
+        return true;
+    uint32_t in_after = value ? in + pages : in - pages;
+    bool few = !value && leaf->pages - pages <= AGAIN_PAGES;
+    if (in_after == 0 || in_after == SP_BLOCK_PAGES || few ||
+        (pages < count && !tell_word(bits, first, turned)))
+        return false;
+    sp_words_fill(words, lo, hi, value);
+    leaf->in_block[b] = (uint16_t)in_after;
+    leaf->pages += value ? pages : 0 - pages;
+    return true;
+}

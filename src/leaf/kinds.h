@@ -87,6 +87,24 @@ static inline sp_ref sp_block_ref(const sp_block *block) { return (sp_ref)(uintp
 static inline uint16_t *sp_values(const sp_small *array) { return (uint16_t *)(array + 1); }
 static inline sp_run *sp_runs(const sp_small *list) { return (sp_run *)(list + 1); }
 
+/* Elements of a small leaf of at most `bytes`; lists on the stack rely on the bound. */
+static inline uint32_t sp_small_elements(size_t bytes, sp_shape shape)
+{
+    size_t most = sp_min(bytes, SP_SMALL_MAX_BYTES);
+    return (uint32_t)(most / (shape == SP_ARRAY ? sizeof(uint16_t) : sizeof(sp_run)));
+}
+
+static inline uint32_t sp_small_room(const sp_small *leaf, sp_shape shape)
+{
+    return sp_small_elements(sp_node_bytes(&leaf->head) - SP_SMALL_HEAD, shape);
+}
+
+/* True if a small leaf takes much more than its elements, held as runs, need. */
+static inline bool sp_small_is_sparse(const sp_small *leaf)
+{
+    return (SP_SMALL_HEAD + leaf->n * sizeof(sp_run)) * 4 < sp_node_bytes(&leaf->head);
+}
+
 static inline uint32_t sp_run_pages(sp_run run) { return (uint32_t)run.last - run.first + 1; }
 
 /* The runs of a ref that is not a node (EMPTY and FULL included); at most two. */
@@ -153,14 +171,43 @@ uint32_t sp_runs_apply(sp_run *runs, uint32_t n, const sp_splice *splice);
 
 uint32_t sp_runs_pages(const sp_run *runs, uint32_t n);
 
+/* Numbers at the end of a search that are compared with one after the other. */
+#define SP_TAIL 8u
+
+/* How many of n ascending numbers, `stride` apart, are below `page`.  By quarters, then all of a
+ * window of fixed width: no branch depends on a number, and few loads wait for another. */
+static inline uint32_t sp_count_below(const uint16_t *numbers, uint32_t stride, uint32_t n,
+                                      uint32_t page)
+{
+    uint32_t low = 0, left = n, width = n < SP_TAIL ? n : SP_TAIL;
+    while (left > SP_TAIL) {
+        uint32_t quarter = left / 4;
+        const uint16_t *at = numbers + (low + quarter - 1) * stride;
+        uint32_t step = quarter * stride;
+        low += quarter * (uint32_t)((at[0] < page) + (at[step] < page) + (at[2 * step] < page));
+        left -= 3 * quarter;
+    }
+    /* All before `low` are below the page, and none from low + left on is. */
+    uint32_t window = low < n - width ? low : n - width, below = window;
+    for (uint32_t i = 0; i < width; i++)
+        below += numbers[(window + i) * stride] < page;
+    return below;
+}
+
 /* The index of the first run whose last is >= page. */
-uint32_t sp_runs_find(const sp_run *runs, uint32_t n, uint32_t page);
+static inline uint32_t sp_runs_find(const sp_run *runs, uint32_t n, uint32_t page)
+{
+    return sp_count_below(&runs->last, 2, n, page);
+}
 
 /* The same from run i on, where it is likely to be near. */
 uint32_t sp_runs_skip(const sp_run *runs, uint32_t n, uint32_t i, uint32_t page);
 
 /* The index of the first value >= page. */
-uint32_t sp_values_find(const uint16_t *values, uint32_t n, uint32_t page);
+static inline uint32_t sp_values_find(const uint16_t *values, uint32_t n, uint32_t page)
+{
+    return sp_count_below(values, 1, n, page);
+}
 
 /* A leaf that is not a bitmap as a list of runs: a view where it is one, else written to scratch
  * (SP_MAX_VALUES entries). */
@@ -248,6 +295,13 @@ int32_t sp_bitmap_commit(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t l
 
 /* Hold *leaf in less where that is at hand: in the ref itself, in a smaller node, in another kind.
  * Optional, so short memory only means that it stays as it is. */
+/* Elements for which a list of n is given room: half as many to spare, so that one that grows page by
+ * page is copied O(log n) times. */
+uint32_t sp_small_slack(uint32_t n, sp_shape shape);
+/* sp_leaf_turn for a bitmap: where it is ours, stays a bitmap, and the pages are few. */
+bool sp_bitmap_turn(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value,
+                    sp_turned *turned);
+
 void sp_small_tidy(sp_edit *edit, sp_ref *leaf);
 void sp_bitmap_tidy(sp_edit *edit, sp_ref *leaf);
 

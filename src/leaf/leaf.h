@@ -86,6 +86,12 @@ int32_t sp_leaf_commit(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t las
 SP_MUST_CHECK sp_status sp_leaf_assign(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last,
                                        bool value, int32_t *delta);
 
+/* Tries to set pages [first, last] to value with no more than one allocation.  True: they are set,
+ * and *turned says which of them were not, in at most turned->most ranges.  False: the same pages,
+ * and nothing is known. */
+bool sp_leaf_turn(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value,
+                  sp_turned *turned);
+
 /* Undoes what a prepare without a commit left: a larger node than the pages need.  For a leaf that
  * is ours. */
 void sp_leaf_settle(sp_edit *edit, sp_ref *leaf);

@@ -23,30 +23,6 @@ uint32_t sp_runs_pages(const sp_run *runs, uint32_t n)
     return (uint32_t)pages + (uint32_t)(pages >> 32) + (i < n ? sp_run_pages(runs[i]) : 0) + i;
 }
 
-uint32_t sp_runs_find(const sp_run *runs, uint32_t n, uint32_t page)
-{
-    uint32_t low = 0;
-    while (n) {
-        uint32_t half = n / 2;
-        bool right = runs[low + half].last < page;
-        low = right ? low + half + 1 : low;
-        n = right ? n - half - 1 : half;
-    }
-    return low;
-}
-
-uint32_t sp_values_find(const uint16_t *values, uint32_t n, uint32_t page)
-{
-    uint32_t low = 0;
-    while (n) {
-        uint32_t half = n / 2;
-        bool right = values[low + half] < page;
-        low = right ? low + half + 1 : low;
-        n = right ? n - half - 1 : half;
-    }
-    return low;
-}
-
 void sp_runs_splice(const sp_run *runs, uint32_t n, uint32_t first, uint32_t last, bool value,
                     sp_splice *out)
 {

@@ -9,22 +9,9 @@
 
 #include "leaf/kinds.h"
 
-/* Elements of a small leaf of at most `bytes`; lists on the stack rely on the bound. */
-static uint32_t elements(size_t bytes, sp_shape shape)
+uint32_t sp_small_slack(uint32_t n, sp_shape shape)
 {
-    size_t most = sp_min(bytes, SP_SMALL_MAX_BYTES);
-    return (uint32_t)(most / (shape == SP_ARRAY ? sizeof(uint16_t) : sizeof(sp_run)));
-}
-
-static uint32_t room_of(const sp_small *leaf, sp_shape shape)
-{
-    return elements(sp_node_bytes(&leaf->head) - SP_SMALL_HEAD, shape);
-}
-
-/* An eighth to spare, so that a leaf that grows page by page is copied O(log n) times. */
-static uint32_t with_slack(uint32_t n, sp_shape shape)
-{
-    return (uint32_t)sp_min(n + n / 8, elements(SP_SMALL_MAX_BYTES, shape));
+    return (uint32_t)sp_min(n + n / 2, sp_small_elements(SP_SMALL_MAX_BYTES, shape));
 }
 
 /* Elements that an array has after pages [first, last] become value. */
@@ -49,7 +36,7 @@ static sp_status regrow(sp_edit *edit, sp_ref *leaf, const sp_run *runs, uint32_
         sp_status status = sp_bitmap_open(edit, leaf);
         return status ? status : sp_bitmap_prepare(edit, leaf, first, last, value);
     }
-    uint32_t room = with_slack(shape == SP_ARRAY ? most_pages : most_runs, shape);
+    uint32_t room = sp_small_slack(shape == SP_ARRAY ? most_pages : most_runs, shape);
     sp_status status = sp_small_new(edit, shape, runs, n, pages, room, &grown);
     if (status)
         return status;
@@ -64,7 +51,7 @@ sp_status sp_small_prepare(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t
     if (shape == SP_ARRAY) {
         const sp_small *array = sp_as_small(*leaf);
         if (sp_edit_owns(edit, &array->head) &&
-            array_after(array, first, last, value) <= room_of(array, SP_ARRAY))
+            array_after(array, first, last, value) <= sp_small_room(array, SP_ARRAY))
             return SP_OK;
     }
     sp_run scratch[SP_MAX_VALUES];
@@ -75,7 +62,7 @@ sp_status sp_small_prepare(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t
     if (shape == SP_RUNS) {
         const sp_small *list = sp_as_small(*leaf);
         uint32_t after = n - (s.j - s.i) + s.puts;
-        if (sp_edit_owns(edit, &list->head) && after <= room_of(list, SP_RUNS))
+        if (sp_edit_owns(edit, &list->head) && after <= sp_small_room(list, SP_RUNS))
             return SP_OK;
     } else if (shape == SP_HELD) {
         sp_run result[4];
@@ -106,7 +93,7 @@ void sp_small_tidy(sp_edit *edit, sp_ref *leaf)
     sp_shape shape = sp_leaf_shape(*leaf);
     sp_small *node = sp_as_small(*leaf);
     sp_ref smaller;
-    bool sparse = (SP_SMALL_HEAD + node->n * sizeof(sp_run)) * 4 < sp_node_bytes(&node->head);
+    bool sparse = sp_small_is_sparse(node);
     if (!sparse && !is_few(node, shape))
         return;
     sp_run scratch[SP_MAX_VALUES];
@@ -148,7 +135,7 @@ bool sp_small_try(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bo
     if (shape != SP_RUNS || !sp_edit_owns(edit, &node->head))
         return false;
     sp_runs_splice(sp_runs(node), node->n, first, last, value, &s);
-    if (node->n - (s.j - s.i) + s.puts > room_of(node, SP_RUNS))
+    if (node->n - (s.j - s.i) + s.puts > sp_small_room(node, SP_RUNS))
         return false;
     node->n = sp_runs_apply(sp_runs(node), node->n, &s);
     node->pages += (uint32_t)s.delta;

@@ -63,6 +63,16 @@ typedef struct sp_edit {
     sp_deadlist dead;                 /* retired nodes born at or before the floor */
 } sp_edit;
 
+#define SP_TURNED_RANGES 8u
+
+/* What a change of a range changed: `pages` of it, and unless that is none or all, which. */
+typedef struct sp_turned {
+    uint32_t most; /* set by the caller: ranges to be told of, at most SP_TURNED_RANGES */
+    uint32_t n;
+    uint64_t pages;
+    sp_range range[SP_TURNED_RANGES];
+} sp_turned;
+
 static inline bool sp_ref_is_node(sp_ref ref) { return ref && !(ref & 3); }
 static inline sp_node *sp_ref_node(sp_ref ref) { return (sp_node *)(uintptr_t)ref; }
 typedef void (*sp_node_fn)(void *context, sp_node *node);

@@ -33,6 +33,8 @@ struct sp_engine {
 
     void (*drop)(sp_edit *edit, const sp_set *set);
     sp_status (*assign)(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value);
+    bool (*turn)(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value,
+                 sp_turned *turned);
     sp_status (*put_words)(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words);
     /* Adds ranges that lie within one leaf's 2^16 gfns, sorted by start. */
     sp_status (*add_near)(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n);

@@ -273,6 +273,7 @@ const sp_engine sp_engine_roaring = {
     .validate = validate,
     .drop = drop,
     .assign = sp_radix_assign,
+    .turn = sp_radix_turn,
     .put_words = sp_radix_put_words,
     .add_near = sp_radix_add_near,
     .combine = sp_radix_combine,

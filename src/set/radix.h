@@ -51,6 +51,8 @@ void sp_radix_drop(sp_edit *edit, sp_ref ref, uint64_t level);
 void sp_radix_lower(sp_edit *edit, sp_set *set);
 
 sp_status sp_radix_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value);
+bool sp_radix_turn(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value,
+                   sp_turned *turned);
 sp_status sp_radix_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words);
 sp_status sp_radix_add_near(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n);
 sp_status sp_radix_combine(sp_edit *edit, sp_op op, const sp_set *a, const sp_set *b, sp_set *out);

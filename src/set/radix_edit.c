@@ -234,6 +234,68 @@ sp_status sp_radix_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t s
     return status;
 }
 
+/* Makes the nodes of a path ours, which leads to a leaf and has no flat ref; false if memory is
+ * short. */
+static bool own_path(sp_edit *edit, sp_set *set, uint64_t gfn, sp_ref **path)
+{
+    sp_ref *ref = &set->root;
+    for (uint64_t level = set->height; level; level--) {
+        if (own(edit, ref, level) != SP_OK)
+            return false;
+        path[level] = ref;
+        ref = &as_inner(*ref)->child[gfn >> level_bits(level - 1) & (FANOUT - 1)];
+    }
+    path[0] = ref;
+    return true;
+}
+
+/* The leaf's page counts go up its path, which is ours. */
+static void count_path(sp_edit *edit, sp_set *set, sp_ref **path, uint64_t delta)
+{
+    bool emptied = *path[0] == SP_EMPTY;
+    for (uint64_t level = 1; level <= set->height; level++) {
+        as_inner(*path[level])->pages += delta;
+        collapse(edit, path[level], level);
+    }
+    if (emptied)
+        sp_radix_lower(edit, set);
+}
+
+bool sp_radix_turn(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value,
+                   sp_turned *turned)
+{
+    sp_ref *path[MAX_HEIGHT + 1], *ref = &set->root;
+    uint64_t level = set->height, base = start & ~(uint64_t)(SP_LEAF_PAGES - 1);
+    bool ours = true;
+    if (stop - base > SP_LEAF_PAGES || start >> level_bits(level))
+        return false;
+    for (; level; level--) {
+        if (is_flat(*ref))
+            return false;
+        ours &= sp_edit_owns(edit, sp_ref_node(*ref));
+        path[level] = ref;
+        ref = &as_inner(*ref)->child[start >> level_bits(level - 1) & (FANOUT - 1)];
+    }
+    path[0] = ref;
+    uint32_t first = (uint32_t)(start - base), last = (uint32_t)(stop - 1 - base);
+    if (!ours) {
+        turned->pages = turned->n = 0;
+        if (sp_leaf_count_range(*ref, first, last) == (value ? last - first + 1 : 0))
+            return true;
+        if (!own_path(edit, set, start, path))
+            return false;
+    }
+    if (!sp_leaf_turn(edit, path[0], first, last, value, turned))
+        return false;
+    for (uint32_t i = 0; i < turned->n; i++) {
+        turned->range[i].start += base;
+        turned->range[i].stop += base;
+    }
+    if (turned->pages)
+        count_path(edit, set, path, value ? turned->pages : 0 - turned->pages);
+    return true;
+}
+
 /* Puts a leaf at base below *ref, whose path is ours. */
 static int64_t put_leaf(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t base, sp_ref leaf)
 {

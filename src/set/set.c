@@ -157,6 +157,13 @@ sp_status sp_set_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t sto
     return set->engine->assign(edit, set, start, stop, value);
 }
 
+bool sp_set_turn(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value,
+                 sp_turned *turned)
+{
+    SP_ASSERT(start < stop && stop <= SP_GFN_LIMIT && !sp_edit_is_counted(edit));
+    return set->engine->turn(edit, set, start, stop, value, turned);
+}
+
 sp_status sp_set_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words)
 {
     SP_ASSERT(base < SP_GFN_LIMIT && base % SP_LEAF_PAGES == 0);

@@ -106,6 +106,12 @@ const char *sp_set_validate(const sp_set *set);
 SP_MUST_CHECK sp_status sp_set_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop,
                                       bool value);
 
+/* Tries what assign does, where it is quick, and says what changed.  True: done, and *turned (whose
+ * `most` the caller has set) says which gfns were not so before.  False: the same members, and
+ * nothing is known; assign does it.  Not for page sets.  O(h). */
+bool sp_set_turn(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value,
+                 sp_turned *turned);
+
 /* Replaces the members among the 2^16 gfns from base (a multiple of 2^16) by a bitmap's. */
 SP_MUST_CHECK sp_status sp_set_put_words(sp_edit *edit, sp_set *set, uint64_t base,
                                          const uint64_t *words);

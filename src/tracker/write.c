@@ -86,11 +86,30 @@ static sp_status decide(sp_tracker *tracker, sp_changes *changes, uint64_t start
     return status;
 }
 
+/* Converts [start, stop) and logs it, if the set can do that at once and the log has room. */
+static bool turn(sp_tracker *tracker, sp_changes *changes, uint64_t start, uint64_t stop,
+                 bool shared, uint64_t *fresh)
+{
+    sp_turned turned;
+    turned.most = (uint32_t)sp_min(SP_LOG_RANGES - changes->n, SP_TURNED_RANGES);
+    if (!turned.most ||
+        !sp_set_turn(&tracker->epoch.open, &tracker->set, start, stop, shared, &turned))
+        return false;
+    *fresh = turned.pages;
+    if (turned.pages == stop - start)
+        sp_changes_add(changes, start, stop);
+    for (uint32_t i = 0; i < turned.n; i++)
+        sp_changes_add(changes, turned.range[i].start, turned.range[i].stop);
+    return true;
+}
+
 /* Converts [start, stop), start < stop; with the lock held. */
 static sp_status convert(sp_tracker *tracker, sp_changes *changes, uint64_t start, uint64_t stop,
                          bool shared, uint64_t *fresh)
 {
     conversion c;
+    if (turn(tracker, changes, start, stop, shared, fresh))
+        return SP_OK;
     sp_status status = decide(tracker, changes, start, stop, shared, &c);
     *fresh = c.fresh;
     if (status || !c.fresh)
