@@ -15,6 +15,7 @@
 #define SP_LEAF_KINDS_H
 
 #include "leaf/leaf.h"
+#include "leaf/search.h"
 
 typedef struct sp_run {
     uint16_t first;
@@ -171,29 +172,6 @@ uint32_t sp_runs_apply(sp_run *runs, uint32_t n, const sp_splice *splice);
 
 uint32_t sp_runs_pages(const sp_run *runs, uint32_t n);
 
-/* Numbers at the end of a search that are compared with one after the other. */
-#define SP_TAIL 8u
-
-/* How many of n ascending numbers, `stride` apart, are below `page`.  By quarters, then all of a
- * window of fixed width: no branch depends on a number, and few loads wait for another. */
-static inline uint32_t sp_count_below(const uint16_t *numbers, uint32_t stride, uint32_t n,
-                                      uint32_t page)
-{
-    uint32_t low = 0, left = n, width = n < SP_TAIL ? n : SP_TAIL;
-    while (left > SP_TAIL) {
-        uint32_t quarter = left / 4;
-        const uint16_t *at = numbers + (low + quarter - 1) * stride;
-        uint32_t step = quarter * stride;
-        low += quarter * (uint32_t)((at[0] < page) + (at[step] < page) + (at[2 * step] < page));
-        left -= 3 * quarter;
-    }
-    /* All before `low` are below the page, and none from low + left on is. */
-    uint32_t window = low < n - width ? low : n - width, below = window;
-    for (uint32_t i = 0; i < width; i++)
-        below += numbers[(window + i) * stride] < page;
-    return below;
-}
-
 /* The index of the first run whose last is >= page. */
 static inline uint32_t sp_runs_find(const sp_run *runs, uint32_t n, uint32_t page)
 {
@@ -295,8 +273,8 @@ int32_t sp_bitmap_commit(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t l
 
 /* Hold *leaf in less where that is at hand: in the ref itself, in a smaller node, in another kind.
  * Optional, so short memory only means that it stays as it is. */
-/* Elements for which a list of n is given room: half as many to spare, so that one that grows page by
- * page is copied O(log n) times. */
+/* Elements for which a list of n is given room: half as many to spare, so that one that grows page
+ * by page is copied O(log n) times. */
 uint32_t sp_small_slack(uint32_t n, sp_shape shape);
 /* sp_leaf_turn for a bitmap: where it is ours, stays a bitmap, and the pages are few. */
 bool sp_bitmap_turn(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value,

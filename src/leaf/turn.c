@@ -1,10 +1,10 @@
 /*
- * turn.c - giving a range of pages a value and saying which of them changed, in one search.  Floor 2.
+ * turn.c - giving pages a value and saying which of them changed, in one search.  Floor 2.
  *
  * Most conversions end here.  A guest shares a buffer that is private, or takes the same buffer
  * back: then a run that touches no other is put into a list or taken out of it by one move of what
- * follows.  Which of the two it is, a processor cannot guess, so nothing on that way branches on it.
- * Whatever else a list is asked for, the search has found as well: where the list changes, and
+ * follows.  Which of the two it is, a processor cannot guess, so nothing on that way branches on
+ * it.  Whatever else a list is asked for, the search has found as well: where the list changes, and
  * between which of its runs the pages are that do.
  *
  * Left to sp_leaf_prepare and sp_leaf_commit: a list that becomes a bitmap, a bitmap that is not

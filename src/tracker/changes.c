@@ -173,8 +173,9 @@ void sp_changes_add(sp_changes *changes, uint64_t start, uint64_t stop)
 {
     if (changes->n) {
         sp_range *last = &changes->log[changes->n - 1];
-        /* The same buffer again, or its continuation, is what guests do most. */
-        if (start <= last->stop && last->start <= stop) {
+        /* The same buffer again, or its continuation, is what guests do most.  Elsewhere one of two
+         * differences is negative, and which a processor cannot guess: so they are one branch. */
+        if (!(((last->stop - start) | (stop - last->start)) >> 63)) {
             last->start = sp_min(last->start, start);
             last->stop = sp_max(last->stop, stop);
             return;

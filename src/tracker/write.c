@@ -1,10 +1,11 @@
 /*
  * write.c - conversions.  Floor 4.
  *
- * Every change is decided before it is made: how many pages of the range have the other status,
- * and which.  All that can fail - room in the log of conversions, the nodes of the new state -
- * comes before the first step that cannot be taken back.  A call that changes nothing stops after
- * the count, so it neither copies a node nor moves the epoch.
+ * Most changes lie in one leaf, and the set makes them in one search and says what they changed
+ * (turn).  Every other is decided before it is made: how many pages of the range have the other
+ * status, and which.  All that can fail - room in the log of conversions, the nodes of the new
+ * state - comes before the first step that cannot be taken back.  A call that changes nothing
+ * stops before it copies a node or moves the epoch.
  */
 #include <string.h>
 

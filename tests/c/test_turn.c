@@ -104,7 +104,7 @@ static void whole_runs_always_turn(void)
     sp_ref leaf = SP_EMPTY;
     leaf_bench_open(&bench);
     memset(&pages, 0, sizeof pages);
-    for (uint64_t step = 0; step < check_scaled(20000) && !check_failed(); step++) {
+    for (uint64_t step = 0; step < check_scaled(8000) && !check_failed(); step++) {
         uint32_t buffer = (uint32_t)rng_below(&r, 500), first = buffer * 131;
         change c = {first, first + buffer % 130, !pages.in[first]};
         check_case("step %d, [%u, %u] to %d", (int)step, c.first, c.last, c.value);
@@ -113,6 +113,31 @@ static void whole_runs_always_turn(void)
     for (uint32_t buffer = 0; buffer < 500; buffer++)
         turn(&bench, &leaf, (change){buffer * 131, buffer * 131 + buffer % 130, false}, 1);
     CHECK_EQ(leaf, SP_EMPTY);
+    leaf_bench_close(&bench);
+}
+
+/* Page by page, a bitmap that thins out is left to the call that makes it a list again. */
+static void a_bitmap_that_thins_out_becomes_a_list(void)
+{
+    leaf_bench bench;
+    leaf_bench_open(&bench);
+    memset(&pages, 0, sizeof pages);
+    for (uint32_t i = 0; i < 3000; i++)
+        pages.in[20 * i] = 1;
+    sp_ref leaf = leaf_make(&bench, &pages);
+    CHECK_EQ(sp_leaf_shape(leaf), SP_BITMAP);
+    for (uint32_t i = 0; i < 2900 && !check_failed(); i++) {
+        change c = {20 * i, 20 * i, false};
+        int32_t delta = 0;
+        check_case("page %u", c.first);
+        if (!turn(&bench, &leaf, c, 1)) {
+            CHECK_EQ(sp_leaf_assign(&bench.edit, &leaf, c.first, c.last, false, &delta), SP_OK);
+            CHECK_EQ(delta, -1);
+            leaf_assign(&pages, c.first, c.last, false);
+        }
+    }
+    CHECK_EQ(sp_leaf_shape(leaf), SP_ARRAY);
+    sp_leaf_retire(&bench.edit, leaf);
     leaf_bench_close(&bench);
 }
 
@@ -205,7 +230,7 @@ static void sets_turn_as_the_model_does(void)
     uint64_t done = 0, asked = 0;
     border_windows(WIDTH, windows);
     set_bench_open(&b, windows, BORDER_WINDOWS);
-    for (uint64_t step = 0; step < check_scaled(3000) && !check_failed(); step++) {
+    for (uint64_t step = 0; step < check_scaled(2000) && !check_failed(); step++) {
         bool few = rng_chance(&r, 2);
         sp_range range = few ? short_range(windows, &r) : random_range(&b.model, &r);
         bool value = rng_chance(&r, 2);
@@ -259,6 +284,7 @@ int main(void)
 {
     RUN(leaves_turn_as_the_model_does);
     RUN(whole_runs_always_turn);
+    RUN(a_bitmap_that_thins_out_becomes_a_list);
     RUN(published_leaves_stay);
     RUN(leaves_without_memory);
     RUN(sets_turn_as_the_model_does);
