@@ -218,6 +218,89 @@ static void moves_of(const sp_kernels *k)
 
 static void moved_ranges_are_counted(void) { each_table(moves_of); }
 
+/* ---- positions ---- */
+
+enum { SLACK = 64, PLACES = 1024 };
+
+/* One call with a guard page after the entries that may be written. */
+static void check_positions(const sp_kernels *k, const uint64_t *words, const uint16_t *places,
+                            size_t count, guarded output)
+{
+    static uint16_t want[MAX_TOGGLES];
+    size_t n = 0;
+    for (uint64_t i = 0; i < count * 64; i++)
+        if (bit_of(words, i))
+            want[n++] = (uint16_t)(places[i / 64] + i % 64);
+    uint16_t *out = guarded_place(output, (n + SLACK) * sizeof *out, 1);
+    out[-1] = 0xeeee;
+    k->positions(words, places, count, out);
+    CHECK(memcmp(out, want, n * sizeof *want) == 0);
+    CHECK_EQ(out[-1], 0xeeee);
+}
+
+/* Ascending places: neighbours from 0 on, neighbours up to the last one, or with holes. */
+static void choose_places(rng *r, unsigned texture, uint16_t *places, size_t count)
+{
+    uint64_t at = texture == 1 ? PLACES - count : 0;
+    for (size_t i = 0; i < count; i++, at++) {
+        if (texture == 2)
+            at += rng_below(r, (PLACES - at) / (count - i));
+        places[i] = (uint16_t)(at * 64);
+    }
+}
+
+static void positions_of(const sp_kernels *k)
+{
+    rng r = rng_open(4);
+    guarded input = guarded_open(MAX_WORDS * 8), beside = guarded_open(MAX_WORDS * 2);
+    guarded output = guarded_open((1 + MAX_TOGGLES + SLACK) * 2);
+    for (size_t count = 0; count <= MAX_WORDS && !check_failed(); count++)
+        for (unsigned pattern = 0; pattern < PATTERNS; pattern++)
+            for (unsigned variant = 0; variant < 6; variant++) {
+                check_case("%s, %zu words, pattern %u, variant %u", k->name, count, pattern,
+                           variant);
+                uint64_t *words = guarded_place(input, count * 8, variant & 1);
+                uint16_t *places = guarded_place(beside, count * 2, variant & 1);
+                paint(&r, pattern, words, count);
+                choose_places(&r, variant >> 1, places, count);
+                check_positions(k, words, places, count, output);
+            }
+    guarded_close(input);
+    guarded_close(beside);
+    guarded_close(output);
+}
+
+static void positions_match_single_bits(void) { each_table(positions_of); }
+
+/* A word with just so many bits: the lowest, the highest, or any. */
+static uint64_t word_of(rng *r, unsigned bits, unsigned texture)
+{
+    uint64_t low = bits == 64 ? ~UINT64_C(0) : (UINT64_C(1) << bits) - 1, word = 0;
+    if (texture < 2 || !bits)
+        return texture == 1 && bits ? low << (64 - bits) : low;
+    while (sp_popcount(word) < bits)
+        word |= UINT64_C(1) << rng_below(r, 64);
+    return word;
+}
+
+/* A word alone, and before a full one, of every density at every place. */
+static void densities_of(const sp_kernels *k)
+{
+    rng r = rng_open(5);
+    guarded output = guarded_open((1 + MAX_TOGGLES + SLACK) * 2);
+    for (unsigned at = 0; at < PLACES && !check_failed(); at++)
+        for (unsigned bits = 0; bits <= 64; bits++) {
+            uint64_t words[] = {word_of(&r, bits, (at + bits) % 3), ~UINT64_C(0)};
+            uint16_t places[] = {(uint16_t)(at * 64), (uint16_t)((PLACES - 1) * 64)};
+            check_case("%s, %u bits at place %u", k->name, bits, at);
+            check_positions(k, words, places, 1, output);
+            check_positions(k, words, places, at + 1 < PLACES ? 2 : 1, output);
+        }
+    guarded_close(output);
+}
+
+static void positions_match_at_every_density(void) { each_table(densities_of); }
+
 static void combines_of(const sp_kernels *k)
 {
     rng r = rng_open(3);
@@ -280,6 +363,8 @@ int main(void)
     RUN(toggles_match_at_every_offset);
     RUN(a_single_flip_is_found_everywhere);
     RUN(moved_ranges_are_counted);
+    RUN(positions_match_single_bits);
+    RUN(positions_match_at_every_density);
     RUN(combine_matches_single_bits);
     return check_close();
 }
