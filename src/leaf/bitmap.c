@@ -248,8 +248,8 @@ static void commit_edge(sp_edit *edit, sp_bitmap *leaf, unsigned b, uint32_t fir
 void sp_bitmap_tidy(sp_edit *edit, sp_ref *ref)
 {
     sp_bitmap *leaf = sp_as_bitmap(*ref);
-    uint64_t carry = 0;
-    uint32_t runs = (uint32_t)(sp_leaf_toggles_count(edit->kernels, *ref, &carry) + carry) / 2;
+    uint64_t carry = 0, toggles = sp_leaf_toggles_count(edit->kernels, *ref, &carry);
+    uint32_t runs = (uint32_t)(toggles + carry) / 2;
     for (unsigned b = 0; b < SP_BLOCKS; b++)
         if (is_uniform(leaf->in_block[b]))
             flatten(edit, leaf, b, leaf->in_block[b] != 0);
@@ -260,7 +260,7 @@ void sp_bitmap_tidy(sp_edit *edit, sp_ref *ref)
     sp_leaf_words(*ref, words);
     if (sp_leaf_from_words(edit, words, &smaller) != SP_OK)
         return;
-    drop(edit, leaf);
+    sp_leaf_retire(edit, *ref);
     *ref = smaller;
 }
 

@@ -121,8 +121,8 @@ sp_tally sp_tally_pages(const sp_kernels *k, const uint64_t words[SP_LEAF_WORDS]
 
 uint32_t sp_words_runs(const sp_kernels *k, const uint64_t words[SP_LEAF_WORDS])
 {
-    uint64_t carry = 0;
-    return (uint32_t)(k->toggles_count(words, SP_LEAF_WORDS, &carry) + carry) / 2;
+    uint64_t carry = 0, toggles = k->toggles_count(words, SP_LEAF_WORDS, &carry);
+    return (uint32_t)(toggles + carry) / 2;
 }
 
 sp_status sp_leaf_from_tally(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS],

@@ -63,8 +63,8 @@ uint32_t sp_mixed_count(const sp_kernels *k, const sp_bitmap *bitmap, const sp_r
  * runs only if one ends and the other begins at the seam. */
 static uint32_t runs_of(const sp_kernels *k, const gathered *g)
 {
-    uint64_t carry = 0;
-    uint32_t runs = (uint32_t)(k->toggles_count(g->word, g->n, &carry) + carry) / 2;
+    uint64_t carry = 0, toggles = k->toggles_count(g->word, g->n, &carry);
+    uint32_t runs = (uint32_t)(toggles + carry) / 2;
     for (uint32_t i = 1; i < g->n; i++)
         runs += g->place[i] != g->place[i - 1] + 64 && g->word[i - 1] >> 63 && g->word[i] & 1;
     return runs;
