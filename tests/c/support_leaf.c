@@ -99,6 +99,11 @@ void leaf_bench_close(leaf_bench *bench)
     CHECK_EQ(sp_load(&bench->mem.bytes, relaxed), 0);
 }
 
+void leaf_bench_count(leaf_bench *bench, bool counted)
+{
+    bench->edit.generation = counted ? SP_COUNTED : 1;
+}
+
 sp_ref leaf_make(leaf_bench *bench, const leaf_model *m)
 {
     uint64_t words[SP_LEAF_WORDS];
@@ -113,7 +118,8 @@ bool leaf_holds(sp_ref leaf, const leaf_model *m)
     uint64_t got[SP_LEAF_WORDS], want[SP_LEAF_WORDS];
     sp_leaf_words(leaf, got);
     leaf_model_words(m, want);
-    return CHECK(memcmp(got, want, sizeof got) == 0);
+    return CHECK(memcmp(got, want, sizeof got) == 0) &&
+           CHECK(memcmp(sp_leaf_view(leaf, got), want, sizeof got) == 0);
 }
 
 static bool toggles_match(sp_ref leaf, const leaf_model *m, uint64_t carry)

@@ -29,6 +29,9 @@ typedef struct leaf_bench {
 void leaf_bench_open(leaf_bench *bench);
 /* Frees what is on the deadlist and checks that nothing is live. */
 void leaf_bench_close(leaf_bench *bench);
+/* Leaves made from now on are those of page sets, of counted nodes and whole bitmaps, or those of
+ * trackers (as at first). */
+void leaf_bench_count(leaf_bench *bench, bool counted);
 /* A leaf of these pages in the kind of fewest bytes. */
 sp_ref leaf_make(leaf_bench *bench, const leaf_model *m);
 

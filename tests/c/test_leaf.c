@@ -1,12 +1,18 @@
 /* tier: model */
 /*
- * Leaves of every kind against a byte a page: readers, conversions, pairs, the checker.
+ * Leaves of every kind, of page sets and of trackers, against a byte a page: readers, conversions,
+ * pairs, the checker.
  */
 #include <string.h>
 
 #include "support_leaf.h"
 
 static leaf_model model, other, before;
+
+static bool is_whole(sp_ref leaf)
+{
+    return sp_leaf_shape(leaf) == SP_BITMAP && sp_bitmap_is_whole(sp_as_bitmap(leaf));
+}
 
 static void every_kind_is_painted(void)
 {
@@ -25,20 +31,32 @@ static void every_kind_is_painted(void)
     leaf_bench_close(&bench);
 }
 
+static void clone_as(leaf_bench *bench, sp_ref leaf, bool counted, rng *r)
+{
+    sp_ref copy;
+    leaf_bench_count(bench, counted);
+    REQUIRE_EQ(sp_leaf_clone(&bench->edit, leaf, &copy), SP_OK);
+    CHECK_EQ(is_whole(copy), counted && sp_leaf_shape(leaf) == SP_BITMAP);
+    leaf_matches(copy, &model, r);
+    sp_leaf_retire(&bench->edit, copy);
+}
+
 static void every_kind_answers(void)
 {
     leaf_bench bench;
     rng r = rng_open(2);
     leaf_bench_open(&bench);
-    for (unsigned t = 0; t < LEAF_TEXTURES; t++) {
-        check_case("texture %u", t);
-        leaf_paint(&r, t, &model);
-        sp_ref leaf = leaf_make(&bench, &model), copy;
-        CHECK_EQ(sp_leaf_clone(&bench.edit, leaf, &copy), SP_OK);
+    for (unsigned t = 0; t < 2 * LEAF_TEXTURES; t++) {
+        check_case("texture %u, counted %u", t / 2, t & 1);
+        leaf_bench_count(&bench, t & 1);
+        leaf_paint(&r, t / 2, &model);
+        sp_ref leaf = leaf_make(&bench, &model);
+        CHECK_EQ(is_whole(leaf), t & 1 && sp_leaf_shape(leaf) == SP_BITMAP);
+        leaf_matches(leaf, &model, &r);
+        clone_as(&bench, leaf, false, &r);
+        clone_as(&bench, leaf, true, &r);
         leaf_matches(leaf, &model, &r);
         sp_leaf_retire(&bench.edit, leaf);
-        leaf_matches(copy, &model, &r);
-        sp_leaf_retire(&bench.edit, copy);
     }
     leaf_bench_close(&bench);
 }
@@ -49,15 +67,19 @@ static void an_unchosen_kind_answers(void)
     leaf_bench bench;
     rng r = rng_open(3);
     leaf_bench_open(&bench);
-    for (unsigned t = 2; t < LEAF_TEXTURES; t++) {
-        check_case("texture %u", t);
-        leaf_paint(&r, t, &model);
+    for (unsigned t = 4; t < 2 * LEAF_TEXTURES; t++) {
+        check_case("texture %u, counted %u", t / 2, t & 1);
+        leaf_bench_count(&bench, t & 1);
+        leaf_paint(&r, t / 2, &model);
         uint64_t words[SP_LEAF_WORDS];
         sp_ref leaf;
         leaf_model_words(&model, words);
         sp_tally tally = sp_tally_pages(bench.edit.kernels, words);
         CHECK_EQ(sp_bitmap_from_words(&bench.edit, words, &tally, &leaf), SP_OK);
+        CHECK_EQ(is_whole(leaf), t & 1);
         leaf_matches(leaf, &model, &r);
+        clone_as(&bench, leaf, false, &r);
+        clone_as(&bench, leaf, true, &r);
         sp_leaf_settle(&bench.edit, &leaf);
         leaf_matches(leaf, &model, &r);
         sp_leaf_retire(&bench.edit, leaf);
@@ -116,8 +138,9 @@ static void parts_are_listed_with_any_room(void)
     leaf_bench bench;
     rng r = rng_open(4);
     leaf_bench_open(&bench);
-    for (unsigned t = 0; t < LEAF_TEXTURES; t++) {
-        leaf_paint(&r, t, &model);
+    for (unsigned t = 0; t < 2 * LEAF_TEXTURES; t++) {
+        leaf_bench_count(&bench, t & 1);
+        leaf_paint(&r, t / 2, &model);
         sp_ref leaf = leaf_make(&bench, &model);
         uint32_t n = 0;
         for (uint32_t i = 0; i < SP_LEAF_PAGES; i++)
@@ -127,8 +150,8 @@ static void parts_are_listed_with_any_room(void)
             uint32_t first = near[pair / NEAR], stop = near[pair % NEAR];
             uint64_t carry = pair & 1;
             size_t room = rooms[rng_below(&r, sizeof rooms / sizeof *rooms)];
-            check_case("texture %u, [%u, %u), carry %u, room %zu", t, first, stop, (unsigned)carry,
-                       room);
+            check_case("texture %u, counted %u, [%u, %u), carry %u, room %zu", t / 2, t & 1, first,
+                       stop, (unsigned)carry, room);
             if (first > stop)
                 continue;
             uint32_t part = part_of(all, n, first, stop, carry, want);
@@ -159,23 +182,56 @@ static bool truth(sp_op op, bool a, bool b)
     return op == SP_OR ? a || b : op == SP_AND ? a && b : op == SP_ANDNOT ? a && !b : a != b;
 }
 
-static void check_pair(leaf_bench *bench, sp_ref a, sp_ref b, rng *r)
+/* The kind of fewest bytes, and the form of its owner. */
+static void check_kind(sp_ref leaf, const uint64_t words[SP_LEAF_WORDS], bool counted)
+{
+    const sp_kernels *k = sp_kernels_active();
+    if (sp_leaf_shape(leaf) != SP_HELD)
+        CHECK_EQ(sp_leaf_shape(leaf), sp_leaf_pick((uint32_t)k->popcount(words, SP_LEAF_WORDS),
+                                                   sp_words_runs(k, words)));
+    CHECK_EQ(is_whole(leaf), counted && sp_leaf_shape(leaf) == SP_BITMAP);
+}
+
+/* Two leaves as trackers hold them, and as page sets do. */
+typedef struct pair {
+    sp_ref a[2], b[2];
+} pair;
+
+/* Bits of a mixture say whose leaves a, b and the result are. */
+enum { A_COUNTED = 1, B_COUNTED = 2, RESULT_COUNTED = 4, MIXTURES = 8 };
+
+static void check_op(leaf_bench *bench, const pair *p, sp_op op, unsigned mixture, rng *r)
+{
+    uint64_t got[SP_LEAF_WORDS], want[SP_LEAF_WORDS];
+    sp_ref a = p->a[!!(mixture & A_COUNTED)], b = p->b[!!(mixture & B_COUNTED)], out;
+    bool counted = mixture & RESULT_COUNTED;
+    leaf_bench_count(bench, counted);
+    REQUIRE_EQ(sp_leaf_combine(&bench->edit, op, a, b, &out), SP_OK);
+    CHECK_VALID(sp_leaf_validate(out));
+    sp_leaf_words(out, got);
+    leaf_model_words(&before, want);
+    CHECK(memcmp(got, want, sizeof got) == 0);
+    check_kind(out, want, counted);
+    if (rng_chance(r, 16))
+        leaf_matches(out, &before, r);
+    sp_leaf_retire(&bench->edit, out);
+}
+
+static void check_pair(leaf_bench *bench, const pair *p, rng *r)
 {
     uint32_t both = 0;
     for (unsigned op = SP_OR; op <= SP_XOR; op++) {
-        sp_ref out;
         for (uint32_t i = 0; i < SP_LEAF_PAGES; i++)
             before.in[i] = truth((sp_op)op, model.in[i], other.in[i]);
-        REQUIRE_EQ(sp_leaf_combine(&bench->edit, (sp_op)op, a, b, &out), SP_OK);
-        CHECK_VALID(sp_leaf_validate(out));
-        leaf_holds(out, &before);
-        if (rng_chance(r, 8))
-            leaf_matches(out, &before, r);
-        sp_leaf_retire(&bench->edit, out);
+        for (unsigned mixture = 0; mixture < MIXTURES; mixture++)
+            check_op(bench, p, (sp_op)op, mixture, r);
     }
     for (uint32_t i = 0; i < SP_LEAF_PAGES; i++)
         both += model.in[i] & other.in[i];
-    CHECK_EQ(sp_leaf_intersection(sp_kernels_active(), a, b), both);
+    for (unsigned mixture = 0; mixture < RESULT_COUNTED; mixture++)
+        CHECK_EQ(sp_leaf_intersection(sp_kernels_active(), p->a[!!(mixture & A_COUNTED)],
+                                      p->b[!!(mixture & B_COUNTED)]),
+                 both);
 }
 
 static void all_pairs_combine(void)
@@ -185,13 +241,22 @@ static void all_pairs_combine(void)
     leaf_bench_open(&bench);
     for (unsigned ta = 0; ta < LEAF_TEXTURES; ta++)
         for (unsigned tb = 0; tb < LEAF_TEXTURES && !check_failed(); tb++) {
+            pair p;
             check_case("textures %u and %u", ta, tb);
             leaf_paint(&r, ta, &model);
             leaf_paint(&r, tb, &other);
-            sp_ref a = leaf_make(&bench, &model), b = leaf_make(&bench, &other);
-            check_pair(&bench, a, b, &r);
-            sp_leaf_retire(&bench.edit, a);
-            sp_leaf_retire(&bench.edit, b);
+            for (unsigned counted = 0; counted < 2; counted++) {
+                leaf_bench_count(&bench, counted);
+                p.a[counted] = leaf_make(&bench, &model);
+                p.b[counted] = leaf_make(&bench, &other);
+            }
+            check_pair(&bench, &p, &r);
+            for (unsigned counted = 0; counted < 2; counted++) {
+                leaf_holds(p.a[counted], &model);
+                leaf_holds(p.b[counted], &other);
+                sp_leaf_retire(&bench.edit, p.a[counted]);
+                sp_leaf_retire(&bench.edit, p.b[counted]);
+            }
         }
     leaf_bench_close(&bench);
 }
@@ -245,6 +310,12 @@ static void the_checker_names_what_is_broken(void)
     sp_leaf_retire(&bench.edit, array);
     sp_leaf_retire(&bench.edit, few);
     sp_leaf_retire(&bench.edit, wide);
+    leaf_bench_count(&bench, true);
+    leaf_paint(&r, 16, &model);
+    sp_ref whole = leaf_make(&bench, &model);
+    sp_as_bitmap(whole)->least_runs++;
+    CHECK_STR(sp_leaf_validate(whole), "a whole leaf has fewer runs than it says");
+    sp_leaf_retire(&bench.edit, whole);
     leaf_bench_close(&bench);
 }
 
