@@ -1,6 +1,7 @@
 /* tier: model */
 /*
- * Editing leaves of every kind, in place and beside a published original, against a byte a page.
+ * Editing leaves of every kind, of page sets and of trackers, in place and beside a published
+ * original, against a byte a page.
  */
 #include <string.h>
 
@@ -42,17 +43,23 @@ static bool apply(leaf_bench *bench, sp_ref *leaf, change c)
            CHECK_VALID(sp_leaf_validate(*leaf));
 }
 
-static void random_edits_of(unsigned texture, uint64_t steps)
+static bool is_whole(sp_ref leaf)
+{
+    return sp_leaf_shape(leaf) == SP_BITMAP && sp_bitmap_is_whole(sp_as_bitmap(leaf));
+}
+
+static void random_edits_of(unsigned texture, bool counted, uint64_t steps)
 {
     leaf_bench bench;
     rng r = rng_open(100 + texture);
     leaf_bench_open(&bench);
+    leaf_bench_count(&bench, counted);
     leaf_paint(&r, texture, &model);
     sp_ref leaf = leaf_make(&bench, &model);
     for (uint64_t step = 0; step < steps && !check_failed(); step++) {
         change c = random_change(&r);
-        check_case("texture %u, step %d, [%u, %u] to %d", texture, (int)step, c.first, c.last,
-                   c.value);
+        check_case("texture %u, counted %d, step %d, [%u, %u] to %d", texture, counted, (int)step,
+                   c.first, c.last, c.value);
         apply(&bench, &leaf, c);
         if (step % 16 == 0)
             leaf_matches(leaf, &model, &r);
@@ -68,8 +75,59 @@ static void random_edits_of(unsigned texture, uint64_t steps)
 
 static void edits_match_the_model(void)
 {
-    for (unsigned t = 0; t < LEAF_TEXTURES; t++)
-        random_edits_of(t, check_scaled(150));
+    for (unsigned t = 0; t < LEAF_TEXTURES; t++) {
+        random_edits_of(t, false, check_scaled(150));
+        random_edits_of(t, true, check_scaled(150));
+    }
+}
+
+/* Two steps or one. */
+static void edit_whole(leaf_bench *bench, sp_ref *leaf, change c, bool at_once)
+{
+    int32_t delta = 0;
+    if (at_once) {
+        CHECK_EQ(sp_leaf_assign(&bench->edit, leaf, c.first, c.last, c.value, &delta), SP_OK);
+        leaf_assign(&model, c.first, c.last, c.value);
+        return;
+    }
+    REQUIRE_EQ(sp_leaf_prepare(&bench->edit, leaf, c.first, c.last, c.value), SP_OK);
+    CHECK(sp_leaf_shape(*leaf) == SP_BITMAP && !is_whole(*leaf));
+    leaf_holds(*leaf, &model);
+    leaf_assign(&model, c.first, c.last, c.value);
+    sp_leaf_commit(&bench->edit, leaf, c.first, c.last, c.value);
+}
+
+/* Whoever else holds a whole leaf keeps it as it is: the change is made to blocks of its own. */
+static void a_whole_leaf_is_opened_to_be_edited(void)
+{
+    leaf_bench bench;
+    rng r = rng_open(10);
+    leaf_bench_open(&bench);
+    leaf_bench_count(&bench, true);
+    for (uint64_t step = 0; step < check_scaled(200) && !check_failed(); step++) {
+        static const unsigned bitmaps[] = {11, 12, 14, 15, 16};
+        unsigned texture = bitmaps[rng_below(&r, 5)];
+        bool held = rng_chance(&r, 2);
+        change c = random_change(&r);
+        leaf_paint(&r, texture, &model);
+        before = model;
+        sp_ref whole = leaf_make(&bench, &model), leaf = whole;
+        check_case("texture %u, [%u, %u] to %d", texture, c.first, c.last, c.value);
+        REQUIRE(is_whole(whole));
+        if (held)
+            sp_ref_hold(whole);
+        edit_whole(&bench, &leaf, c, rng_chance(&r, 2));
+        CHECK(!is_whole(leaf));
+        leaf_matches(leaf, &model, &r);
+        if (held) {
+            CHECK_EQ(sp_load(&sp_ref_node(whole)->holders, relaxed), 1);
+            leaf_matches(whole, &before, &r);
+            sp_leaf_retire(&bench.edit, whole);
+        }
+        sp_leaf_retire(&bench.edit, leaf);
+        CHECK_EQ(alloc_blocks(&bench.alloc), 0);
+    }
+    leaf_bench_close(&bench);
 }
 
 /* Page by page through every kind, up and down again. */
@@ -139,6 +197,7 @@ static void prepare_without_commit_settles(void)
     for (uint64_t step = 0; step < check_scaled(600) && !check_failed(); step++) {
         unsigned texture = (unsigned)rng_below(&r, LEAF_TEXTURES);
         change c = random_change(&r);
+        leaf_bench_count(&bench, step & 1);
         leaf_paint(&r, texture, &model);
         sp_ref leaf = leaf_make(&bench, &model);
         sp_shape shape = sp_leaf_shape(leaf);
@@ -161,12 +220,15 @@ static void a_failed_prepare_keeps_the_pages(void)
     for (uint64_t step = 0; step < check_scaled(300) && !check_failed(); step++) {
         unsigned texture = (unsigned)rng_below(&r, LEAF_TEXTURES);
         change c = random_change(&r);
+        bool counted = rng_chance(&r, 2), onwards = rng_chance(&r, 2);
+        leaf_bench_count(&bench, counted);
         leaf_paint(&r, texture, &model);
         sp_ref leaf = leaf_make(&bench, &model);
-        bool onwards = rng_chance(&r, 2);
         sp_status status = SP_NOMEM;
-        bench.edit.floor = rng_below(&r, 2);
-        bench.edit.generation = 2;
+        if (!counted) {
+            bench.edit.floor = rng_below(&r, 2);
+            bench.edit.generation = 2;
+        }
         for (uint64_t n = 1; status != SP_OK && !check_failed(); n++) {
             check_case("texture %u, [%u, %u] to %d, allocation %d", texture, c.first, c.last,
                        c.value, (int)n);
@@ -186,7 +248,6 @@ static void a_failed_prepare_keeps_the_pages(void)
         leaf_holds(leaf, &model);
         CHECK_VALID(sp_leaf_validate(leaf));
         bench.edit.floor = 0;
-        bench.edit.generation = 1;
         sp_leaf_retire(&bench.edit, leaf);
     }
     leaf_bench_close(&bench);
@@ -279,6 +340,7 @@ static void a_walk_skips_what_is_older(void)
 int main(void)
 {
     RUN(edits_match_the_model);
+    RUN(a_whole_leaf_is_opened_to_be_edited);
     RUN(a_leaf_grows_and_shrinks_by_pages);
     RUN(a_bitmap_that_thins_out_at_once_shrinks);
     RUN(an_array_of_few_runs_is_packed);
