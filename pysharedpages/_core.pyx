@@ -441,11 +441,16 @@ cdef class PageSet:
             return NotImplemented
         return len(self) < len(other) and common(self, other) == len(self)
 
+    # Not by `other <= self`: Python asks a Snapshot first, which would ask back without end.
     def __ge__(self, other):
-        return other <= self if isinstance(other, PageSet) else NotImplemented
+        if not isinstance(other, PageSet):
+            return NotImplemented
+        return common(self, other) == len(other)
 
     def __gt__(self, other):
-        return other < self if isinstance(other, PageSet) else NotImplemented
+        if not isinstance(other, PageSet):
+            return NotImplemented
+        return len(self) > len(other) and common(self, other) == len(other)
 
     def __hash__(self):
         self.held()

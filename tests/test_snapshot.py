@@ -35,6 +35,18 @@ def test_a_snapshot_is_a_page_set(tracker: Make) -> None:
     assert type(snap | PageSet()) is PageSet
 
 
+def test_comparisons_with_page_sets(tracker: Make) -> None:
+    pages = tracker(1000)
+    pages.share(10, 5)
+    snap, same = pages.snapshot(), PageSet.from_ranges(ranges((10, 15)))
+    more, other = PageSet.from_ranges(ranges((9, 15))), PageSet.from_ranges(ranges((90, 99)))
+    assert snap <= same and same <= snap and snap >= same and same >= snap
+    assert not snap < same and not same < snap and not snap > same and not same > snap
+    assert snap < more and snap <= more and more > snap and more >= snap
+    assert not more < snap and not more <= snap and not snap > more and not snap >= more
+    assert not snap <= other and not other <= snap and not snap >= other and not other >= snap
+
+
 def test_a_snapshot_does_not_change(tracker: Make) -> None:
     pages = tracker(1000)
     pages.share(10, 5)
