@@ -1,5 +1,8 @@
 # tier: model
-"""PageSet against a Python set and pyroaring, step by step, on pages about every seam."""
+"""PageSet against a Python set and pyroaring, step by step, on pages about every seam.
+
+Results are operands again, and so are snapshots, whose nodes are not shared but copied.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from hypothesis.stateful import (
 from model import GFN_LIMIT, SEAMS, canonical, from_set, ranges
 from pyroaring import BitMap64
 
-from pysharedpages import PageSet
+from pysharedpages import PageSet, SharedPages
 
 Values = tuple[PageSet, frozenset[int]]
 
@@ -70,6 +73,12 @@ class PageSets(RuleBasedStateMachine):
         pages = frozenset(first + bit for bit in range(npages) if data[bit // 8] >> bit % 8 & 1)
         return PageSet.from_bitmap(data, first=first, npages=npages), pages
 
+    @rule(target=made, one=made)
+    def as_a_snapshot(self, one: Values) -> Values:
+        with SharedPages() as tracker:
+            tracker.set_list(one[0].ranges())
+            return tracker.snapshot(), one[1]
+
     @rule(target=made, left=made, right=made, operator=st.sampled_from("|&-^"))
     def combine(self, left: Values, right: Values, operator: str) -> Values:
         name, counter = {
@@ -83,6 +92,7 @@ class PageSets(RuleBasedStateMachine):
         assert getattr(left[0], counter)(right[0]) == len(pages)
         second = getattr(BitMap64(left[1]), name)(BitMap64(right[1]))
         assert np.array_equal(result.pages(), np.array(list(second), dtype=np.uint64))
+        assert (len(left[0]), len(right[0])) == (len(left[1]), len(right[1]))
         return result, pages
 
     @rule(one=made)
