@@ -9,6 +9,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 CMAKE ?= $(or $(shell command -v cmake),$(VENV)/bin/cmake)
 CTEST = $(patsubst %cmake,%ctest,$(CMAKE))
 PYTEST_ARGS ?=
+NEON_TESTS ?= kernels|leaf|merge|pageset|protocol
 COVERAGE_LINE ?= 95
 COVERAGE_BRANCH ?= 90
 
@@ -32,7 +33,7 @@ export ASAN_OPTIONS ?= detect_stack_use_after_return=1:allocator_may_return_null
 export UBSAN_OPTIONS ?= print_stacktrace=1
 export TSAN_OPTIONS ?= second_deadlock_stack=1
 
-.PHONY: help demo test ctest pytest sanitize lint format typecheck coverage bench clean distclean
+.PHONY: help demo test ctest pytest sanitize neon lint format typecheck coverage bench clean distclean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +41,7 @@ help:
 	@echo 'test       C tests, then the Python suite on the installed package'
 	@echo 'ctest      C tests alone: no Python needed but to fetch a missing cmake'
 	@echo 'sanitize   C tests under ASAN and UBSAN, torture tests under TSAN'
+	@echo 'neon       some C tests built for AArch64 and run by QEMU'
 	@echo 'lint       ruff and clang-format, nothing changed; format changes'
 	@echo 'typecheck  mypy --strict, and stubtest on the installed package'
 	@echo 'coverage   line and branch coverage of the C core by its C tests'
@@ -70,6 +72,11 @@ ctest: | $(CMAKE)
 sanitize: | $(CMAKE)
 	$(call run_c_tests,$(BUILD)/asan,-DCMAKE_BUILD_TYPE=Debug -DSP_SANITIZE=address$(comma)undefined)
 	$(call run_c_tests,$(BUILD)/tsan,-DCMAKE_BUILD_TYPE=Debug -DSP_SANITIZE=thread,-L torture,$(NO_ASLR))
+
+# On an AArch64 host `make ctest` tests the same, and more.
+neon: | $(CMAKE)
+	$(call run_c_tests,$(BUILD)/neon,-DCMAKE_TOOLCHAIN_FILE=tests/c/aarch64.cmake -DSP_WERROR=ON,\
+		--parallel $(JOBS) -R '^test_($(NEON_TESTS))$$')
 
 lint: $(STAMPS)/lint
 	$(VENV)/bin/ruff check .

@@ -45,6 +45,9 @@ static const entry entries[] = {
 #ifdef SP_HAVE_AVX512
     {&sp_kernels_avx512, has_avx512},
 #endif
+#ifdef SP_HAVE_NEON
+    {&sp_kernels_neon, always},
+#endif
 };
 
 static _Atomic(const sp_kernels *) active;

@@ -2,7 +2,7 @@
  * kernels.h - one table of word operations.  Floor 1.
  *
  * Everything that reads or writes bitmaps in bulk goes through this table.  A table is const; which
- * one serves is chosen once, by CPUID or by name, and published through one atomic pointer.
+ * one serves is chosen once, by the CPU or by name, and published through one atomic pointer.
  * Public operations fetch the table once and pass it down, so tests run any backend.
  *
  * Toggles.  The positions at which a bitmap's membership flips, in order, alternate between a
@@ -74,6 +74,7 @@ typedef struct sp_kernels {
 extern const sp_kernels sp_kernels_scalar;
 extern const sp_kernels sp_kernels_avx2;   /* where the build has it: SP_HAVE_AVX2 */
 extern const sp_kernels sp_kernels_avx512; /* SP_HAVE_AVX512 */
+extern const sp_kernels sp_kernels_neon;   /* SP_HAVE_NEON: every AArch64 */
 
 /* The table in use; chosen by CPUID at the first call.  Wait-free. */
 const sp_kernels *sp_kernels_active(void);

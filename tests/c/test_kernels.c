@@ -339,6 +339,9 @@ static void tables_are_found_by_name(void)
 {
     CHECK_STR(sp_kernels_at(0)->name, "scalar");
     CHECK(sp_kernels_find("no such table") == NULL);
+#ifdef __aarch64__
+    CHECK(sp_kernels_find("neon") != NULL);
+#endif
     for (size_t i = 0; sp_kernels_at(i); i++) {
         const sp_kernels *table = sp_kernels_at(i);
         CHECK(sp_kernels_find(table->name) == table);
