@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import libraries as lib
 import pytest
@@ -26,6 +30,8 @@ from pysharedpages import PageSet, SharedPages
 
 CALLS = 20_000
 WRITES = 5_000
+PINS = 500_000
+PIN_TARGET = {1: 10e-9, 2: 40e-9}
 
 
 def ranges_of_set(pages: PageSet) -> Ranges:
@@ -61,6 +67,30 @@ def test_latest(benchmark: BenchmarkFixture) -> None:
     latest = repeated(tracker_of(shared("boot")).latest, CALLS)
     ours = Contender("pysharedpages", latest, answer=ranges_of_set, calls=CALLS)
     compare(benchmark, "latest(), 1 TiB, boot", ours)
+
+
+@pytest.mark.parametrize("threads", PIN_TARGET)
+def test_in_c(benchmark: BenchmarkFixture, threads: int) -> None:
+    if len(os.sched_getaffinity(0)) < threads:
+        pytest.skip(f"{threads} threads at once need {threads} processors")
+    pins = rivals.Pins()
+
+    def by(name: str, call: Callable[[int], None]) -> Contender:
+        return Contender(
+            name, lambda: (at_once(threads, call, PINS), None), calls=PINS, own_clock=True
+        )
+
+    compare(
+        benchmark,
+        f"a version acquired and released in C, threads at once: {threads}",
+        by("pysharedpages", pins.epoch),
+        [
+            replace(by("one atomic word, up and down", pins.count), limit=True),
+            by("a pthread_rwlock taken and released", pins.lock),
+            by("a whole snapshot taken and released", pins.snapshot),
+        ],
+        most=PIN_TARGET[threads],
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,6 +160,25 @@ def test_write_and_snapshot(benchmark: BenchmarkFixture, name: str) -> None:
         [Contender("pyroaring flip and copy, 100", lambda: by_roaring(few), calls=len(few))],
         ranges=len(ranges),
     )
+
+
+def at_once(threads: int, call: Callable[[int], None], calls: int) -> float:
+    """The seconds that the slowest of several threads takes, all of which begin together."""
+    ready, seconds = threading.Barrier(threads), [0.0] * threads
+
+    def work(at: int) -> None:
+        ready.wait()
+        start = time.perf_counter()
+        call(calls)
+        seconds[at] = time.perf_counter() - start
+
+    others = [threading.Thread(target=work, args=(at,)) for at in range(1, threads)]
+    for other in others:
+        other.start()
+    work(0)
+    for other in others:
+        other.join()
+    return max(seconds)
 
 
 def toggling(tracker: SharedPages, gfns: list[int]) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 `KvmList` and `QemuList` (one linked list, two ways to read it), `EncBitmap`, `AttrArray` and
 `RmpTable` say which pages of a guest are shared; benchmarks/c/rivals.h says whose design each one
 is and how it was corrected. `read_pass`, `copy` and `heap_bytes` are the limits of the machine.
+`Pins` is no rival but the core itself, called from C.
 
 Gfns start at 0 and stay below 2^52. Ranges are half-open, (n, 2) uint64, sorted, disjoint and
 coalesced, in and out; output arrays own memory that the library filled, without a copy. A dirty
@@ -39,6 +40,7 @@ __all__ = [
     "AttrArray",
     "EncBitmap",
     "KvmList",
+    "Pins",
     "QemuList",
     "RmpTable",
     "Sample",
@@ -267,6 +269,30 @@ class RmpTable(_Rival):
 def _check_asid(asid: int) -> None:
     if not 0 < asid <= RMP_MAX_ASID:
         raise ValueError(f"ASID {asid}: 1 to {RMP_MAX_ASID}")
+
+
+class Pins:
+    """A tracker of the core's own, whose newest version C code pins and lets go of; any thread."""
+
+    def __init__(self) -> None:
+        self._handle: int = call("pins_new")
+        freed_with(self, "pins_free", self._handle)
+
+    def epoch(self, calls: int) -> None:
+        """Calls the epoch room alone: sp_epoch_acquire, sp_epoch_release."""
+        call("pins_epoch", self._handle, calls)
+
+    def snapshot(self, calls: int) -> None:
+        """Takes a snapshot and gives it back: sp_tracker_snapshot, sp_snapshot_release."""
+        call("pins_snapshot", self._handle, calls)
+
+    def lock(self, calls: int) -> None:
+        """Takes and gives back a lock for readers: pthread_rwlock_rdlock and _unlock."""
+        call("pins_lock", self._handle, calls)
+
+    def count(self, calls: int) -> None:
+        """Counts one atomic word up and down, the least that any count of readers does."""
+        call("pins_count", self._handle, calls)
 
 
 def read_pass(bitmap: Bitmap) -> int:

@@ -5,7 +5,7 @@
  * Each rival keeps the data structure, the cost of a change and the cost of a look-up of its model,
  * with the model's known defects corrected, so that results can be checked equal before they are
  * timed.  None of them locks, and where a model can be read in two ways the faster one was taken.
- * Nothing here uses the core, and nothing here is part of the package.
+ * No rival uses the core (pins.c does, to measure it), and nothing here is part of the package.
  *
  * Conventions.  Ranges are half-open pairs of gfns; arrays of ranges handed in are sorted,
  * disjoint and coalesced.  Bit i of a dirty bitmap is gfn i, little-endian, in whole words; bits
@@ -141,6 +141,21 @@ RIVAL_API void rival_rmp_walk(const rival_rmp *rmp, unsigned asid, uint64_t *pri
 /* The walk, then the merge of its bitmap. */
 RIVAL_API bool rival_rmp_merge(const rival_rmp *rmp, unsigned asid, const uint64_t *dirty,
                                size_t nwords, rival_split *out);
+
+/* ---- versions of the core's own, pinned and let go of `calls` times; by any threads ---- */
+typedef struct rival_pins rival_pins;
+
+/* A tracker of 1 TiB with 1 GiB shared, and a lock for readers. */
+RIVAL_API rival_pins *rival_pins_new(void);
+RIVAL_API void rival_pins_free(rival_pins *pins);
+/* sp_epoch_acquire, sp_epoch_release. */
+RIVAL_API void rival_pins_epoch(rival_pins *pins, uint64_t calls);
+/* sp_tracker_snapshot, sp_snapshot_release. */
+RIVAL_API void rival_pins_snapshot(rival_pins *pins, uint64_t calls);
+/* pthread_rwlock_rdlock, pthread_rwlock_unlock. */
+RIVAL_API void rival_pins_lock(rival_pins *pins, uint64_t calls);
+/* One atomic word counted up and down. */
+RIVAL_API void rival_pins_count(rival_pins *pins, uint64_t calls);
 
 /* ---- physical limits, and the heap ---- */
 
