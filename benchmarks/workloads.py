@@ -99,8 +99,7 @@ def fragments(count: int, npages: int) -> Ranges:
 @functools.cache
 def alternate(npages: int) -> Ranges:
     """Every other page."""
-    starts = np.arange(0, npages, 2, dtype=np.uint64)
-    return np.stack([starts, starts + np.uint64(1)], axis=1)
+    return np.arange(npages, dtype=np.uint64).reshape(-1, 2)
 
 
 def dirty(name: str, npages: int) -> Ranges:
