@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 from measure import Contender, compare, repeated
 from pytest_benchmark.fixture import BenchmarkFixture
-from workloads import TIB, Ranges, bitmap_of, fragments, random_gfns, shared, toggle, tracker_of
+from workloads import (
+    TERABYTE,
+    TIB,
+    Ranges,
+    bitmap_of,
+    fragments,
+    random_gfns,
+    shared,
+    some,
+    toggle,
+    tracker_of,
+)
 
 from pysharedpages import PageSet, Snapshot
 
@@ -45,7 +56,7 @@ def test_size_of_the_set(benchmark: BenchmarkFixture, changes: int) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["boot", "fragmented"])
+@pytest.mark.parametrize("name", some("boot", "fragmented", full=TERABYTE))
 def test_difference(benchmark: BenchmarkFixture, name: str) -> None:
     ranges, gfns = shared(name), random_gfns(1000, TIB)
     before, after = history(ranges, gfns)

@@ -7,28 +7,44 @@ import pytest
 import rivals
 from measure import Contender, compare, fresh_copy, repeated
 from pytest_benchmark.fixture import BenchmarkFixture
-from workloads import FULL, TIB, Ranges, alternate, bitmap_of, shared, shown, size_of, tracker_of
+from workloads import (
+    EVERY_PAGE_SURVIVES,
+    FULL,
+    SHARED,
+    TIB,
+    Ranges,
+    alternate,
+    bitmap_of,
+    shared,
+    shown,
+    size_of,
+    tracker_of,
+)
 
 MANY_RANGES = 100_000
 CALLS = 20
 
 
-@pytest.mark.parametrize("name", ["boot", "fragmented", "hostile", "huge"])
+@pytest.mark.parametrize("name", SHARED)
 def test_get_list(benchmark: BenchmarkFixture, name: str) -> None:
     npages, ranges = size_of(name), shared(name)
     snapshot = tracker_of(ranges).snapshot()
     listed = rivals.KvmList()
     listed.load(ranges)
-    roaring = lib.roaring_of(ranges, lib.roaring_class(npages))
     calls = 1 if len(ranges) >= MANY_RANGES else CALLS
     others = [
         copying(ranges, calls),
         Contender(
             "KVM's list, exported", repeated(listed.ranges, calls), answer=array, calls=calls
         ),
-        Contender("pyroaring, by pages", lambda: lib.roaring_ranges(roaring), answer=array),
     ]
-    if npages <= TIB:
+    if name in EVERY_PAGE_SURVIVES:
+        roaring = lib.roaring_of(ranges, lib.roaring_class(npages))
+        by_pages = Contender(
+            "pyroaring, by pages", lambda: lib.roaring_ranges(roaring), answer=array
+        )
+        others.append(by_pages)
+    if name in EVERY_PAGE_SURVIVES and npages <= TIB:
         words = bitmap_of(ranges, npages)
         by_words = Contender(
             "NumPy bitmap, by words", lambda: lib.runs_by_words(words), answer=array

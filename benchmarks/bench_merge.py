@@ -40,7 +40,7 @@ from pysharedpages import DirtyLog, GuestMemory, Transfer
 
 FEW = [
     *(("boot", kind) for kind in DIRTY),
-    ("private", "0.01 %"),
+    *((name, "0.01 %") for name in ("private", "mmio", "firmware")),
     ("fragmented", "0.01 %"),
     ("fragmented", "1 %"),
     ("fragmented", "workingset"),

@@ -15,13 +15,18 @@ import rivals
 from measure import Contender, clocked, compare, repeated
 from pytest_benchmark.fixture import BenchmarkFixture
 from workloads import (
+    EVERY_PAGE_SURVIVES,
     GIB,
+    TERABYTE,
     TIB,
     Ranges,
     bitmap_of,
     fragments,
     random_gfns,
     shared,
+    shown,
+    size_of,
+    some,
     toggle,
     tracker_of,
 )
@@ -45,19 +50,22 @@ def taking(ranges: Ranges, name: str = "pysharedpages", most: float | None = Non
     return Contender(name, run, calls=CALLS, most=most)
 
 
-@pytest.mark.parametrize("name", ["boot", "fragmented"])
+@pytest.mark.parametrize("name", some("boot", "fragmented"))
 def test_at_rest(benchmark: BenchmarkFixture, name: str) -> None:
-    ranges = shared(name)
-    ours, roaring, words = taking(ranges), lib.roaring_of(ranges), bitmap_of(ranges, TIB)
+    ranges, npages = shared(name), size_of(name)
+    ours, roaring = taking(ranges), lib.roaring_of(ranges, lib.roaring_class(npages))
     ours.answer = ranges_of_set
+    others = [Contender("pyroaring copy", roaring.copy)]
+    if name in EVERY_PAGE_SURVIVES:
+        others[0].answer = lib.roaring_ranges
+    if name in TERABYTE:
+        words = bitmap_of(ranges, TIB)
+        others.append(Contender("NumPy copy of the bitmap", words.copy, answer=lib.runs_by_words))
     compare(
         benchmark,
-        f"snapshot(), nothing written since, 1 TiB, {name}",
+        f"snapshot(), nothing written since, {shown(npages)}, {name}",
         ours,
-        [
-            Contender("pyroaring copy", roaring.copy, answer=lib.roaring_ranges),
-            Contender("NumPy copy of the bitmap", words.copy, answer=lib.runs_by_words),
-        ],
+        others,
         most=300e-9,
         ranges=len(ranges),
     )
@@ -110,10 +118,10 @@ def test_size_of_the_guest(
     )
 
 
-@pytest.mark.parametrize("name", ["boot", "fragmented"])
+@pytest.mark.parametrize("name", some("boot", "fragmented"))
 def test_after_a_write(benchmark: BenchmarkFixture, name: str) -> None:
     ranges = shared(name)
-    tracker, roaring = tracker_of(ranges), lib.roaring_of(ranges)
+    tracker, roaring = tracker_of(ranges), lib.roaring_of(ranges, lib.roaring_class(size_of(name)))
     gfns = random_gfns(WRITES, TIB)
 
     def ours() -> tuple[float, None]:
@@ -121,7 +129,7 @@ def test_after_a_write(benchmark: BenchmarkFixture, name: str) -> None:
 
     compare(
         benchmark,
-        f"snapshot(), one write since, 1 TiB, {name}",
+        f"snapshot(), one write since, {shown(size_of(name))}, {name}",
         Contender("pysharedpages", ours, calls=WRITES, own_clock=True),
         [Contender("pyroaring copy", roaring.copy)],
         most=1.2e-6,
@@ -129,14 +137,11 @@ def test_after_a_write(benchmark: BenchmarkFixture, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["boot", "fragmented"])
+@pytest.mark.parametrize("name", some("boot", "fragmented"))
 def test_write_and_snapshot(benchmark: BenchmarkFixture, name: str) -> None:
     ranges = shared(name)
     gfns = random_gfns(WRITES, TIB)
-    tracker = tracker_of(ranges)
-    roaring = lib.roaring_of(ranges)
-    listed = rivals.KvmList()
-    listed.load(ranges)
+    tracker, roaring = tracker_of(ranges), lib.roaring_of(ranges, lib.roaring_class(size_of(name)))
 
     def ours() -> PageSet:
         write, held = toggling(tracker, gfns), tracker.snapshot()
@@ -155,7 +160,7 @@ def test_write_and_snapshot(benchmark: BenchmarkFixture, name: str) -> None:
     few = gfns[:100]
     compare(
         benchmark,
-        f"a write and a snapshot() of it, the last one held, 1 TiB, {name}",
+        f"a write and a snapshot() of it, the last one held, {shown(size_of(name))}, {name}",
         Contender("pysharedpages", ours, calls=WRITES),
         [Contender("pyroaring flip and copy, 100", lambda: by_roaring(few), calls=len(few))],
         ranges=len(ranges),

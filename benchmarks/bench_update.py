@@ -11,10 +11,11 @@ import pytest
 import rivals
 from measure import Contender, clocked, compare
 from numpy.typing import NDArray
-from pyroaring import BitMap, BitMap64
+from pyroaring import BitMap64
 from pytest_benchmark.fixture import BenchmarkFixture
 from workloads import (
     GIB,
+    TERABYTE,
     TIB,
     Ranges,
     bitmap_of,
@@ -22,6 +23,8 @@ from workloads import (
     random_gfns,
     ranges_of,
     shared,
+    size_of,
+    some,
     toggles,
     tracker_of,
 )
@@ -31,7 +34,9 @@ from pysharedpages import PageSet, SharedPages
 LARGE = 24 * TIB
 TRACKERS = 500
 CONVERSIONS = 400
-APPLY_TARGET = {"boot": 40e-9, "firmware": 40e-9, "fragmented": 100e-9, "mmio": None}
+SHARING = ("boot", "fragmented", "huge", "mmio")
+"""Workloads whose conversions all share, and are enough and not too many for Python calls."""
+APPLY_TARGET = {"boot": 40e-9, "firmware": 40e-9, "fragmented": 100e-9, "huge": None, "mmio": None}
 LISTS_SURVIVE = ("boot", "firmware", "mmio")
 
 
@@ -74,10 +79,10 @@ def clocked_each(
     return run
 
 
-@pytest.mark.parametrize("name", ["boot", "fragmented"])
+@pytest.mark.parametrize("name", some("boot", "fragmented", full=SHARING))
 def test_share(benchmark: BenchmarkFixture, name: str) -> None:
     table = events(name)
-    n = len(table)
+    n, cls = len(table), lib.roaring_class(size_of(name))
     compare(
         benchmark,
         f"share(gfn, n) from Python, {name}, {n:,} calls",
@@ -92,7 +97,7 @@ def test_share(benchmark: BenchmarkFixture, name: str) -> None:
             Contender(
                 "pyroaring add_range",
                 each("add_range", spans(table)),
-                lambda: (BitMap(),),
+                lambda: (cls(),),
                 lib.roaring_ranges,
                 calls=n,
                 least=1,
@@ -102,10 +107,10 @@ def test_share(benchmark: BenchmarkFixture, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["boot", "fragmented"])
+@pytest.mark.parametrize("name", some("boot", "fragmented", full=SHARING))
 def test_share_under_a_snapshot(benchmark: BenchmarkFixture, name: str) -> None:
     table = events(name)[:50_000]
-    n = len(table)
+    n, cls = len(table), lib.roaring_class(size_of(name))
     compare(
         benchmark,
         f"share(gfn, n) from Python, a fresh snapshot held, {name}, {n:,} calls",
@@ -121,7 +126,7 @@ def test_share_under_a_snapshot(benchmark: BenchmarkFixture, name: str) -> None:
             Contender(
                 "pyroaring add_range, no copy held",
                 clocked_each("add_range", spans(table)),
-                lambda: (BitMap(),),
+                lambda: (cls(),),
                 lib.roaring_ranges,
                 calls=n,
                 own_clock=True,
@@ -132,7 +137,7 @@ def test_share_under_a_snapshot(benchmark: BenchmarkFixture, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["boot", "fragmented"])
+@pytest.mark.parametrize("name", some("boot", "fragmented", full=TERABYTE))
 def test_one_conversion(benchmark: BenchmarkFixture, name: str) -> None:
     ranges = shared(name)
     table = toggles(random_gfns(CONVERSIONS // 2, TIB))
@@ -233,10 +238,10 @@ def test_a_gigabyte_in_one_call(benchmark: BenchmarkFixture) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["boot", "firmware", "fragmented", "mmio"])
+@pytest.mark.parametrize("name", APPLY_TARGET)
 def test_apply(benchmark: BenchmarkFixture, name: str) -> None:
     table = events(name)
-    n = len(table)
+    n, cls = len(table), lib.roaring_class(size_of(name))
     steps = [(start, start + npages, on) for start, npages, on in table.tolist()]
 
     def ours(tracker: SharedPages) -> SharedPages:
@@ -256,7 +261,7 @@ def test_apply(benchmark: BenchmarkFixture, name: str) -> None:
         Contender(
             "pyroaring add_range, remove_range",
             by_roaring,
-            lambda: (BitMap(),),
+            lambda: (cls(),),
             lib.roaring_ranges,
             calls=n,
         )

@@ -52,17 +52,16 @@ class Rival:
         """The entry in the record; the ratio is ours / it under `most` or a limit, else inverse."""
         multiple = self.limit or self.most is not None
         above, below = (ours, self.figure) if multiple else (self.figure, ours)
-        ratio = above / below if below else float("inf")
         met = None
         if self.most is not None:
-            met = ratio <= self.most
+            met = above <= self.most * below
         elif self.least is not None:
-            met = ratio >= self.least
+            met = above >= self.least * below
         return {
             "name": self.name,
             "figure": self.figure,
             "turns": self.turns,
-            "ratio": ratio,
+            "ratio": above / below if below else None,
             "multiple": multiple,
             "most": self.most,
             "least": self.least,

@@ -40,8 +40,17 @@ SHARED: Final = (
     "firmware",
 )
 DIRTY: Final = ("empty", "0.01 %", "0.1 %", "1 %", "5 %", "workingset", "all")
+EVERY_PAGE_SURVIVES: Final = ("private", "boot", "fragmented", "hostile", "huge", "firmware")
+"""Those of which rivals that spell out every shared page live to tell."""
+TERABYTE: Final = ("private", "boot", "fragmented", "firmware")
+"""Those within 1 TiB."""
 MMIO_CALLS: Final = 100_000
 """Of the 36.7 million calls of 2 MiB that cover a hole of 70 TiB."""
+
+
+def some(*quick: str, full: tuple[str, ...] = SHARED) -> tuple[str, ...]:
+    """The shared sets that a benchmark takes: these few in the quick profile."""
+    return full if FULL else quick
 
 
 def shown(npages: int) -> str:
