@@ -33,7 +33,8 @@ export ASAN_OPTIONS ?= detect_stack_use_after_return=1:allocator_may_return_null
 export UBSAN_OPTIONS ?= print_stacktrace=1
 export TSAN_OPTIONS ?= second_deadlock_stack=1
 
-.PHONY: help demo test ctest pytest sanitize neon lint format typecheck coverage bench clean distclean
+.PHONY: help demo test ctest pytest sanitize neon lint format typecheck coverage bench bench-counts \
+	clean distclean
 .DELETE_ON_ERROR:
 
 help:
@@ -46,6 +47,7 @@ help:
 	@echo 'typecheck  mypy --strict, and stubtest on the installed package'
 	@echo 'coverage   line and branch coverage of the C core by its C tests'
 	@echo 'bench      the benchmarks, ours beside every rival, as one table; SCALE=full for all'
+	@echo 'bench-counts  heap bytes, sizes, allocations and instructions, as JSON'
 	@echo 'clean      remove $(BUILD) and caches; distclean removes $(VENV) too'
 
 demo: $(STAMPS)/install
@@ -107,10 +109,18 @@ bench: $(STAMPS)/install $(STAMPS)/bench $(BUILD)/bench/librivals.so
 		--benchmark-quiet --benchmark-json=$(BUILD)/bench.json $(PYTEST_ARGS)
 	$(PY) benchmarks/table.py $(BUILD)/bench.json
 
-# The rivals, which the benchmarks and their test load.
-$(BUILD)/bench/librivals.so: CMakeLists.txt $(wildcard benchmarks/c/*) | $(CMAKE)
+# Numbers that may gate, for they do not depend on the time; with valgrind, instructions too.
+bench-counts: $(STAMPS)/install $(STAMPS)/bench $(BUILD)/bench/librivals.so
+	rm -rf $(BUILD)/wheel
+	$(PIP) wheel -q --no-deps --no-build-isolation -C build-dir=$(BUILD)/python -w $(BUILD)/wheel .
+	PYTHONPATH=benchmarks $(PY) benchmarks/counts.py --program $(BUILD)/bench/counts $(BUILD)/wheel/*.whl \
+		> $(BUILD)/counts.json
+	cat $(BUILD)/counts.json
+
+# The rivals, which the benchmarks and their test load, and the jobs that are counted.
+$(BUILD)/bench/librivals.so: CMakeLists.txt $(filter src/%,$(PACKAGE_FILES)) $(wildcard benchmarks/c/*) | $(CMAKE)
 	$(CMAKE) -S . -B $(BUILD)/bench -DSP_BUILD_BENCHMARKS=ON
-	$(CMAKE) --build $(BUILD)/bench --target rivals --parallel $(JOBS)
+	$(CMAKE) --build $(BUILD)/bench --target rivals counts --parallel $(JOBS)
 	touch $@
 
 clean:
