@@ -9,6 +9,9 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 CMAKE ?= $(or $(shell command -v cmake),$(VENV)/bin/cmake)
 CTEST = $(patsubst %cmake,%ctest,$(CMAKE))
 PYTEST_ARGS ?=
+RUNS ?= 1
+BENCH_RUNS = $(shell seq $(RUNS))
+TABLE_ARGS ?=
 NEON_TESTS ?= kernels|leaf|merge|pageset|protocol
 COVERAGE_LINE ?= 95
 COVERAGE_BRANCH ?= 90
@@ -103,11 +106,13 @@ coverage: $(STAMPS)/coverage | $(CMAKE)
 		--txt - --txt-metric branch --print-summary \
 		--fail-under-line $(COVERAGE_LINE) --fail-under-branch $(COVERAGE_BRANCH)
 
-# The quick profile; SCALE=full takes everything, and tens of gigabytes.
+# The quick profile; SCALE=full takes everything, and 16 GiB.  RUNS=3 shows medians of three runs.
 bench: $(STAMPS)/install $(STAMPS)/bench $(BUILD)/bench/librivals.so
+	for run in $(BENCH_RUNS); do \
 	SP_RIVALS=$(abspath $(BUILD)/bench/librivals.so) $(PY) -m pytest benchmarks -q \
-		--benchmark-quiet --benchmark-json=$(BUILD)/bench.json $(PYTEST_ARGS)
-	$(PY) benchmarks/table.py $(BUILD)/bench.json
+		--benchmark-quiet --benchmark-json=$(BUILD)/bench-$$run.json $(PYTEST_ARGS) || exit; \
+	done
+	$(PY) benchmarks/table.py $(TABLE_ARGS) $(foreach run,$(BENCH_RUNS),$(BUILD)/bench-$(run).json)
 
 # Numbers that may gate, for they do not depend on the time; with valgrind, instructions too.
 bench-counts: $(STAMPS)/install $(STAMPS)/bench $(BUILD)/bench/librivals.so
