@@ -128,6 +128,11 @@ static void positions(const uint64_t *words, const uint16_t *places, size_t coun
     sp_kernels_scalar.positions(words, places, count, out);
 }
 
+static uint64_t move(const uint64_t *toggles, size_t n, uint64_t *out)
+{
+    return sp_kernels_scalar.move(toggles, n, out);
+}
+
 static uint64_t popcount(const uint64_t *words, size_t count)
 {
     uint64x2_t total = vdupq_n_u64(0);
@@ -202,6 +207,7 @@ const sp_kernels sp_kernels_neon = {
     .toggles_count = toggles_count,
     .runs_toggles = runs_toggles,
     .positions = positions,
+    .move = move,
     .popcount = popcount,
     .combine_count = combine_count,
     .combine = combine,

@@ -147,34 +147,6 @@ static void lists_of(const sp_kernels *k)
 
 static void toggles_match_single_bits(void) { each_table(lists_of); }
 
-/* Words from all over a leaf, the output ending with the 64 entries of slack at a guard page. */
-static void positions_of(const sp_kernels *k)
-{
-    rng r = rng_open(4);
-    guarded input = guarded_open(MAX_WORDS * 8);
-    guarded output = guarded_open((MAX_TOGGLES + 64) * sizeof(uint16_t));
-    uint16_t places[MAX_WORDS], want[MAX_TOGGLES];
-    for (size_t count = 0; count <= MAX_WORDS && !check_failed(); count++)
-        for (unsigned pattern = 0; pattern < PATTERNS; pattern++) {
-            check_case("%s, %zu words, pattern %u", k->name, count, pattern);
-            uint64_t *words = guarded_place(input, count * 8, pattern & 1);
-            size_t n = 0;
-            paint(&r, pattern, words, count);
-            for (size_t i = 0; i < count; i++)
-                places[i] = (uint16_t)(rng_below(&r, 1024) * 64);
-            for (uint64_t i = 0; i < count * 64; i++)
-                if (bit_of(words, i))
-                    want[n++] = (uint16_t)(places[i / 64] + i % 64);
-            uint16_t *out = guarded_place(output, (n + 64) * sizeof *out, 1);
-            k->positions(words, places, count, out);
-            CHECK(memcmp(out, want, n * sizeof *want) == 0);
-        }
-    guarded_close(input);
-    guarded_close(output);
-}
-
-static void positions_match_single_bits(void) { each_table(positions_of); }
-
 /* An input that starts anywhere in a cache line. */
 static void offsets_of(const sp_kernels *k)
 {
@@ -392,7 +364,6 @@ int main(void)
     RUN(tables_are_found_by_name);
     RUN(toggles_match_single_bits);
     RUN(toggles_match_at_every_offset);
-    RUN(positions_match_single_bits);
     RUN(a_single_flip_is_found_everywhere);
     RUN(moved_ranges_are_counted);
     RUN(positions_match_single_bits);
