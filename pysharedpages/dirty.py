@@ -112,9 +112,10 @@ def _clash(one: tuple[int, int, int], two: tuple[int, int, int]) -> str:
 class DirtyLog:
     """Collects dirty pages from many sources, until `take` hands them out.
 
-    Pages are kept as they come: bitmaps stay dense bitmaps, one a slot; ring entries, ranges and
-    pages go into a set. Safe in any thread. On any error nothing was added, but that a MemoryError
-    may leave some of the pages in.
+    Pages are kept as they come: bitmaps stay dense bitmaps, one a slot; ring entries, pages and
+    short ranges a list, which moves into the bitmaps when it has grown to half their size; ranges
+    of more than 4,096 pages go into a set. Safe in any thread. On any error nothing was added, but
+    that a MemoryError may leave some of the pages in.
     """
 
     __slots__ = ("_counting", "_log", "_memory", "_sources")
@@ -175,7 +176,8 @@ class DirtyLog:
         """Adds dirty-ring entries (struct kvm_dirty_gfn, 16 bytes: flags, slot, offset).
 
         RangeError, and nothing is added, if an entry is not marked dirty, names an unknown slot, or
-        lies past its slot's end. Source: Documentation/virt/kvm/api.rst, 8.29.
+        lies past its slot's end. Each entry is read once; O(n). Source:
+        Documentation/virt/kvm/api.rst, 8.29.
         """
         table = _buffers.as_ring(entries)
         bad = self._log.add_ring(table)
@@ -201,7 +203,11 @@ class DirtyLog:
         return dict(self._sources)
 
     def take(self) -> Harvest:
-        """Everything added so far; the log is then empty. O(1), but for bitmaps still lent."""
+        """Everything added so far; the log is then empty.
+
+        O(1), but for bitmaps still lent and for what came as ring entries, pages and ranges: these
+        are sorted, in O(n).
+        """
         return Harvest(self, self._log.take())
 
     def _taken(self) -> Taken:

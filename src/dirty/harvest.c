@@ -61,6 +61,22 @@ sp_edit sp_harvest_edit(sp_harvest *harvest)
     return sp_edit_private(&harvest->mem, sp_kernels_active());
 }
 
+/* Runs for which a list that is empty keeps room: a few full rings. */
+#define ROOM_TO_KEEP (UINT64_C(1) << 18)
+
+sp_status sp_harvest_sort(sp_harvest *harvest, sp_harvest *empty)
+{
+    if (sp_loose_is_sorted(&harvest->loose))
+        return SP_OK;
+    sp_status status = sp_loose_reserve(&empty->loose, &empty->mem, harvest->loose.n);
+    if (status)
+        return status;
+    sp_loose_sort(&harvest->loose, empty->loose.runs);
+    if (empty->loose.room > ROOM_TO_KEEP)
+        sp_loose_clear(&empty->loose, &empty->mem);
+    return SP_OK;
+}
+
 sp_harvest *sp_harvest_retain(sp_harvest *harvest)
 {
     sp_add(&harvest->refs, 1, relaxed); /* relaxed: the caller already holds a reference */
@@ -74,6 +90,7 @@ void sp_harvest_release(sp_harvest *harvest)
         return;
     sp_edit edit = sp_harvest_edit(harvest);
     sp_set_retire(&edit, &harvest->sparse);
+    sp_loose_clear(&harvest->loose, &harvest->mem);
     for (size_t i = 0; i < sp_memory_count(harvest->memory); i++) {
         for (sp_bits *bits = harvest->bits[i], *next; bits; bits = next) {
             next = bits->next;
@@ -92,6 +109,8 @@ const uint64_t *sp_harvest_words(const sp_harvest *harvest, size_t index)
 {
     return harvest->bits[index] ? harvest->bits[index]->words : NULL;
 }
+
+const sp_loose *sp_harvest_loose(const sp_harvest *harvest) { return &harvest->loose; }
 
 const sp_set *sp_harvest_sparse(const sp_harvest *harvest) { return &harvest->sparse; }
 

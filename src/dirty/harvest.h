@@ -9,6 +9,7 @@
 
 #include "base/atomics.h"
 #include "dirty/log.h"
+#include "dirty/loose.h"
 
 struct sp_bits {
     _Atomic uint64_t refs; /* the harvest, and a borrower */
@@ -23,6 +24,7 @@ struct sp_harvest {
     sp_harvest *next; /* in the list of those given back; under the log's lock */
     sp_memory *memory;
     sp_mem mem;
+    sp_loose loose; /* in order once taken */
     sp_set sparse;
     sp_bits *bits[]; /* a slot each */
 };
@@ -37,5 +39,9 @@ sp_harvest *sp_harvest_new(const sp_allocator *allocator, sp_memory *memory);
 /* The edit of a harvest that nobody else sees. */
 sp_edit sp_harvest_edit(sp_harvest *harvest);
 uint64_t sp_harvest_bytes(const sp_harvest *harvest);
+
+/* Puts the list of a harvest that nobody else sees in order.  The room for that is taken from, and
+ * stays in, the list of an empty one: the next that fills.  SP_NOMEM: as they were. */
+SP_MUST_CHECK sp_status sp_harvest_sort(sp_harvest *harvest, sp_harvest *empty);
 
 #endif

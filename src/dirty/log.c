@@ -7,12 +7,18 @@
  *
  * A slot may have several bitmaps at a time, one it owns and those it has lent; they are folded
  * into one when the log is taken from.
+ *
+ * Arrays are read under the lock, straight into the open harvest's list: what an array adds lies
+ * behind the list's end until the last element of it was found good.
  */
 #include "dirty/log.h"
+
+#include <string.h>
 
 #include "base/lock.h"
 #include "base/sort.h"
 #include "dirty/harvest.h"
+#include "dirty/report.h"
 
 struct sp_log {
     _Atomic uint64_t refs; /* the owner, and every harvest that may come back */
@@ -157,110 +163,145 @@ sp_status sp_log_lend(sp_log *log, size_t index, sp_bits **loan)
 
 /* ---- sparse pages ---- */
 
-static sp_status check_range(sp_range range)
+/* Runs that the list holds before they are moved: in half the memory of a dense bitmap of the guest,
+ * which is where they go, or of a few full rings, however small the guest. */
+#define LEAST_RUNS (UINT64_C(1) << 18)
+
+static uint64_t most_runs(const sp_log *log)
 {
-    if (range.start > SP_GFN_LIMIT || range.stop > SP_GFN_LIMIT)
-        return SP_RANGE;
-    return range.stop < range.start ? SP_INVALID : SP_OK;
+    return sp_max(sp_set_count(sp_memory_pages(log->memory)) / 128, LEAST_RUNS);
 }
 
-/* The range of a ring entry's page. */
-static sp_status resolve(const sp_log *log, sp_ring_entry entry, sp_range *range)
+/* Whether slot `index` holds all of a run. */
+static bool holds(const sp_log *log, size_t index, uint64_t run)
 {
-    size_t index;
-    if (!(entry.flags & 1))
-        return SP_INVALID;
-    sp_status status = sp_memory_find(log->memory, entry.slot, &index);
-    if (status)
-        return status;
+    if (index >= sp_memory_count(log->memory))
+        return false;
     const sp_memslot *slot = sp_memory_at(log->memory, index);
-    if (entry.offset >= slot->npages)
-        return SP_RANGE;
-    *range = (sp_range){slot->gfn + entry.offset, slot->gfn + entry.offset + 1};
-    return SP_OK;
+    return slot->gfn <= sp_loose_start(run) && sp_loose_stop(run) <= slot->gfn + slot->npages;
 }
 
-/* The i-th element of a caller's array, as a range. */
-typedef sp_status (*read_fn)(const sp_log *log, const void *array, size_t i, sp_range *range);
-
-static sp_status read_range(const sp_log *log, const void *array, size_t i, sp_range *range)
+/* Moves the list's pages to the bitmaps of their slots; what no slot holds stays. */
+static sp_status move_to_bitmaps(sp_log *log)
 {
-    (void)log;
-    const sp_range *from = (const sp_range *)array + i;
-    *range = (sp_range){SP_READ_ONCE(from->start), SP_READ_ONCE(from->stop)};
-    return check_range(*range);
-}
-
-static sp_status read_page(const sp_log *log, const void *array, size_t i, sp_range *range)
-{
-    (void)log;
-    uint64_t gfn = SP_READ_ONCE(((const uint64_t *)array)[i]);
-    *range = (sp_range){gfn, gfn + 1};
-    return gfn < SP_GFN_LIMIT ? SP_OK : SP_RANGE;
-}
-
-static sp_status read_entry(const sp_log *log, const void *array, size_t i, sp_range *range)
-{
-    const sp_ring_entry *from = (const sp_ring_entry *)array + i;
-    sp_ring_entry entry = {SP_READ_ONCE(from->flags), SP_READ_ONCE(from->slot),
-                           SP_READ_ONCE(from->offset)};
-    return resolve(log, entry, range);
-}
-
-/* Reads and checks a caller's array once, into ranges of our own, neighbours joined. */
-static sp_status copy(const sp_log *log, read_fn read, const void *array, size_t n, sp_range *out,
-                      size_t *used, size_t *bad)
-{
-    *used = 0;
-    for (size_t i = 0; i < n; i++) {
-        sp_range range;
-        sp_status status = read(log, array, i, &range);
-        *bad = i;
-        if (status)
-            return status;
-        if (range.start == range.stop)
-            continue;
-        if (*used && out[*used - 1].stop == range.start)
-            out[*used - 1].stop = range.stop;
-        else
-            out[(*used)++] = range;
+    sp_loose *loose = &log->open->loose;
+    sp_status status = SP_OK;
+    sp_bits *bits = NULL;
+    size_t kept = 0, i = 0, index = SIZE_MAX;
+    for (; i < loose->n; i++) {
+        uint64_t run = loose->runs[i], start = sp_loose_start(run);
+        if (!holds(log, index, run)) {
+            index = sp_memory_find_gfn(log->memory, start);
+            if (!holds(log, index, run)) {
+                loose->runs[kept++] = run;
+                continue;
+            }
+            status = own_bits(log, index, &bits);
+            if (status)
+                break;
+        }
+        uint64_t first = start - sp_memory_at(log->memory, index)->gfn;
+        sp_words_fill(bits->words, first, first + (sp_loose_stop(run) - start) - 1, true);
     }
-    return SP_OK;
-}
-
-static sp_status add(sp_log *log, read_fn read, const void *array, size_t n, size_t *bad)
-{
-    sp_mem mem = {.allocator = log->allocator};
-    sp_range *ranges = sp_mem_alloc(&mem, (2 * n + 1) * sizeof *ranges);
-    if (!ranges)
-        return SP_NOMEM;
-    size_t used;
-    sp_status status = copy(log, read, array, n, ranges, &used, bad);
-    if (!status)
-        status = sp_lock_wait(&log->lock);
-    if (!status) {
-        sp_edit edit = sp_harvest_edit(log->open);
-        sp_sort_ranges(ranges, ranges + used, used);
-        status = sp_set_add_sorted(&edit, &log->open->sparse, ranges, used);
-        unlock(log);
-    }
-    sp_mem_free(&mem, ranges, (2 * n + 1) * sizeof *ranges);
+    memmove(loose->runs + kept, loose->runs + i, (loose->n - i) * sizeof *loose->runs);
+    loose->n -= i - kept;
     return status;
 }
 
-sp_status sp_log_add_ranges(sp_log *log, const sp_range *ranges, size_t n, size_t *bad)
+/* Makes a long list shorter.  SP_NOMEM: the same pages. */
+static sp_status shorten(sp_log *log, uint64_t most)
 {
-    return add(log, read_range, ranges, n, bad);
+    sp_harvest *open = log->open;
+    sp_status status = move_to_bitmaps(log);
+    if (status || open->loose.n <= most / 2)
+        return status;
+    sp_edit edit = sp_harvest_edit(open);
+    status = sp_loose_add_to(&open->loose, &edit, &open->sparse);
+    if (!status)
+        sp_loose_clear(&open->loose, &open->mem);
+    return status;
 }
 
-sp_status sp_log_add_pages(sp_log *log, const uint64_t *gfns, size_t n, size_t *bad)
+/* Makes room for `more` runs in the open harvest's list. */
+static sp_status reserve(sp_log *log, size_t more)
 {
-    return add(log, read_page, gfns, n, bad);
+    uint64_t most = most_runs(log);
+    sp_status status = log->open->loose.n > most ? shorten(log, most) : SP_OK;
+    return status ? status : sp_loose_reserve(&log->open->loose, &log->open->mem, more);
+}
+
+/* Takes the lock, and makes room for `more` runs; on an error the lock is not held. */
+static sp_status enter(sp_log *log, size_t more, uint64_t **room)
+{
+    sp_status status = sp_lock_wait(&log->lock);
+    if (status)
+        return status;
+    status = reserve(log, more);
+    if (status)
+        unlock(log);
+    else
+        *room = more ? log->open->loose.runs + log->open->loose.n : NULL;
+    return status;
+}
+
+/* Adds what was written behind the runs, unless it was refused, and unlocks. */
+static sp_status leave(sp_log *log, sp_status status, size_t used)
+{
+    sp_harvest *open = log->open;
+    if (!status)
+        open->loose.n += used;
+    else if (!open->loose.n)
+        sp_loose_clear(&open->loose, &open->mem); /* what is refused takes no memory */
+    unlock(log);
+    return status;
 }
 
 sp_status sp_log_add_ring(sp_log *log, const sp_ring_entry *entries, size_t n, size_t *bad)
 {
-    return add(log, read_entry, entries, n, bad);
+    uint64_t *runs;
+    size_t used;
+    sp_status status = enter(log, n, &runs);
+    if (status)
+        return status;
+    status = sp_report_ring(log->memory, entries, n, runs, &used, bad);
+    return leave(log, status, used);
+}
+
+sp_status sp_log_add_pages(sp_log *log, const uint64_t *gfns, size_t n, size_t *bad)
+{
+    uint64_t *runs;
+    size_t used;
+    sp_status status = enter(log, n, &runs);
+    if (status)
+        return status;
+    status = sp_report_pages(gfns, n, runs, &used, bad);
+    return leave(log, status, used);
+}
+
+/* Adds ranges too long for the list to the set; sorts them. */
+static sp_status add_long(sp_log *log, sp_range *ranges, size_t n)
+{
+    sp_mem mem = {.allocator = log->allocator};
+    sp_range *room = sp_mem_alloc(&mem, n * sizeof *room);
+    if (!room)
+        return SP_NOMEM;
+    sp_edit edit = sp_harvest_edit(log->open);
+    sp_sort_ranges(ranges, room, n);
+    sp_mem_free(&mem, room, n * sizeof *room);
+    return sp_set_add_sorted(&edit, &log->open->sparse, ranges, n);
+}
+
+sp_status sp_log_add_ranges(sp_log *log, const sp_range *ranges, size_t n, size_t *bad)
+{
+    uint64_t *runs;
+    size_t used, nlong;
+    sp_status status = n > SIZE_MAX / 2 ? SP_NOMEM : enter(log, 2 * n, &runs);
+    if (status)
+        return status;
+    status = sp_report_ranges(ranges, n, runs, &used, &nlong, bad);
+    if (!status && nlong)
+        status = add_long(log, (sp_range *)(runs + 2 * (n - nlong)), nlong);
+    return leave(log, status, used);
 }
 
 /* ---- taking ---- */
@@ -298,6 +339,18 @@ static void fold_bits(sp_log *log, size_t index)
         own->words[own->nwords - 1] &= sp_mask(0, (unsigned)over - 1);
 }
 
+/* Adds a harvest's runs to those of the open one. */
+static sp_status fold_loose(sp_log *log, const sp_loose *loose)
+{
+    sp_status status = reserve(log, loose->n);
+    if (!status && loose->n) {
+        sp_loose *to = &log->open->loose;
+        memcpy(to->runs + to->n, loose->runs, loose->n * sizeof *loose->runs);
+        to->n += loose->n;
+    }
+    return status;
+}
+
 /* Adds a harvest's pages to the open one.  SP_NOMEM: some may be in, the harvest is as it was. */
 static sp_status fold_harvest(sp_log *log, const sp_harvest *harvest)
 {
@@ -312,9 +365,10 @@ static sp_status fold_harvest(sp_log *log, const sp_harvest *harvest)
             return status;
         or_words(bits->words, harvest->bits[i]->words, bits->nwords);
     }
-    if (!sp_set_count(&harvest->sparse))
-        return SP_OK;
-    sp_status status = sp_set_combine(&edit, SP_OR, &log->open->sparse, &harvest->sparse, &sum);
+    sp_status status = fold_loose(log, &harvest->loose);
+    if (status || !sp_set_count(&harvest->sparse))
+        return status;
+    status = sp_set_combine(&edit, SP_OR, &log->open->sparse, &harvest->sparse, &sum);
     if (!status) {
         sp_set_retire(&edit, &log->open->sparse);
         log->open->sparse = sum;
@@ -343,6 +397,8 @@ static sp_status take(sp_log *log, bool keep, sp_harvest **out)
     }
     for (size_t i = 0; !status && i < sp_memory_count(log->memory); i++)
         status = prepare_fold(log, i);
+    if (!status)
+        status = sp_harvest_sort(log->open, empty);
     if (!status) {
         for (size_t i = 0; i < sp_memory_count(log->memory); i++)
             fold_bits(log, i);

@@ -171,4 +171,17 @@ sp_status sp_memory_find(const sp_memory *memory, uint32_t id, size_t *index)
     return SP_OK;
 }
 
+size_t sp_memory_find_gfn(const sp_memory *memory, uint64_t gfn)
+{
+    size_t low = 0, high = memory->n;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (memory->slots[middle].slot.gfn <= gfn)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low - 1; /* SIZE_MAX before the first */
+}
+
 const sp_set *sp_memory_pages(const sp_memory *memory) { return sp_pageset_set(memory->pages); }

@@ -36,6 +36,8 @@ size_t sp_memory_count(const sp_memory *memory);
 const sp_memslot *sp_memory_at(const sp_memory *memory, size_t i);
 /* The index of the slot with this id; SP_UNKNOWN if there is none.  O(log n). */
 SP_MUST_CHECK sp_status sp_memory_find(const sp_memory *memory, uint32_t id, size_t *index);
+/* The index of the last slot that begins at or before gfn; SIZE_MAX if there is none.  O(log n). */
+size_t sp_memory_find_gfn(const sp_memory *memory, uint64_t gfn);
 /* All pages of all slots. */
 const sp_set *sp_memory_pages(const sp_memory *memory);
 

@@ -2,10 +2,10 @@
  * merge.c - the merge.  Floor 4.
  *
  * Two stages.  The first yields the toggles of what is to be sent, in batches that stay in the
- * nearest cache: words of a dirty bitmap go to the kernel as they are; where the extra set has
- * pages, a copy of the words with those pages added does.  The second cuts these ranges at the
- * toggles of the shared set, which it reads through a cursor that jumps over what no dirty range
- * touches.
+ * nearest cache: words of a dirty bitmap go to the kernel as they are; where the extra set or the
+ * harvest's list has pages, a copy of the words with those pages added does.  The second cuts these
+ * ranges at the toggles of the shared set, which it reads through a cursor that jumps over what no
+ * dirty range touches.
  *
  * Bitmaps of slots that overlap an earlier one (two address spaces with the same gfns) become part
  * of the extra set at the start: the first stage sees each gfn once.
@@ -15,70 +15,35 @@
 #include <string.h>
 
 #include "base/atomics.h"
+#include "dirty/feed.h"
 #include "dirty/part.h"
 
 /* A batch fits the L1 beside what the kernel notes (measured: half of it is no faster, twice and
  * four times are slower at one dirty page in 100). */
 #define SEND_TOGGLES 2048
-#define READ_AHEAD 384
 
-/* Pages between two questions to the shared set that are read through rather than jumped over. */
-#define NEAR 512
 #define MIXED_WORDS 256
-
-/* Ranges of a set, one at a time, read ahead in small batches. */
-typedef struct feed {
-    sp_cursor cursor;
-    uint64_t toggles[SP_TOGGLES_ROOM + READ_AHEAD + 1];
-    size_t at, n; /* toggles[at..n) are still to be taken */
-    size_t want;  /* how many to read next */
-} feed;
 
 struct sp_merge {
     sp_mem mem;
     const sp_kernels *kernels;
     sp_harvest *harvest;
-    sp_pageset *folded;  /* what fold had to copy, or NULL */
-    size_t nslots, slot; /* of the harvest's memory; the one being read */
-    uint64_t at, end;    /* stage 1 has read what is below `at`, and stops at `end` */
-    uint64_t in;         /* membership of at - 1 in what is to be sent */
-    sp_set extra_set;    /* whose nodes the caller, the harvest or `folded` holds */
-    feed extra;
+    sp_pageset *folded;          /* what fold had to copy, or NULL */
+    size_t nslots, slot;         /* of the harvest's memory; the one being read */
+    uint64_t at, end;            /* stage 1 has read what is below `at`, and stops at `end` */
+    uint64_t in;                 /* membership of at - 1 in what is to be sent */
+    sp_set extra_set;            /* whose nodes the caller, the harvest or `folded` holds */
+    sp_pair extra;               /* the extra set and the harvest's loose pages */
     sp_range pending;            /* the range of `extra` at or after `at`; stop 0: none is left */
     uint64_t mixed[MIXED_WORDS]; /* words of the slot with extra pages added */
     size_t mixed_at, nmixed;     /* of which [mixed_at, nmixed) are still to be read */
+    bool straight;               /* the rest is the list of loose pages, toggle by toggle */
     bool over;                   /* stage 1 has said everything */
     uint64_t send[SEND_TOGGLES + 2];
     size_t sent, nsend; /* stage 2 has taken send[0..sent) */
     sp_range piece;     /* what is left of the range being cut; empty: none */
-    feed shared;
-    uint64_t flip;  /* the shared status is constant from piece.start to here */
-    bool is_shared; /* and is this */
+    sp_look shared;     /* at piece.start */
 };
-
-/* ---- feeds ---- */
-
-#define NONE UINT64_MAX
-
-static void feed_open(feed *f, const sp_set *set, uint64_t start)
-{
-    f->cursor = sp_cursor_open(set, start, SP_GFN_LIMIT);
-    f->at = f->n = 0;
-    f->want = 2;
-}
-
-/* The next toggle, or NONE.  Reads little at first, in case the reader jumps again. */
-static uint64_t feed_next(const sp_kernels *k, feed *f)
-{
-    if (f->at == f->n) {
-        f->at = 0;
-        f->n = sp_cursor_toggles(k, &f->cursor, f->toggles, SP_TOGGLES_ROOM + f->want);
-        f->want = (size_t)sp_min(f->want * 2, READ_AHEAD);
-        if (!f->n)
-            return NONE;
-    }
-    return f->toggles[f->at++];
-}
 
 /* ---- slots ---- */
 
@@ -96,12 +61,19 @@ size_t sp_merge_next_slot(const sp_merge *m, size_t i, uint64_t gfn)
 
 const sp_set *sp_merge_extra(const sp_merge *merge) { return &merge->extra_set; }
 
+const sp_loose *sp_merge_loose(const sp_merge *merge)
+{
+    return merge->harvest ? sp_harvest_loose(merge->harvest) : NULL;
+}
+
 /* ---- stage 1 ---- */
 
+/* The list may begin with ranges below `at`. */
 static void next_extra(sp_merge *m)
 {
-    m->pending.start = feed_next(m->kernels, &m->extra);
-    m->pending.stop = m->pending.start == NONE ? 0 : feed_next(m->kernels, &m->extra);
+    do
+        m->pending = sp_pair_next(&m->extra, m->kernels);
+    while (m->pending.stop && m->pending.stop <= m->at);
 }
 
 static void turn(sp_merge *m, uint64_t gfn, uint64_t value)
@@ -129,6 +101,34 @@ static void send_extra(sp_merge *m, uint64_t stop)
         if (m->pending.stop <= stop)
             next_extra(m);
     }
+}
+
+/* Of what is to be sent, the loose pages alone have not been looked at, and all of them are. */
+static bool is_straight(const sp_merge *m, const sp_memslot *slot)
+{
+    return !slot && !m->extra.head[0].stop && m->end == SP_GFN_LIMIT;
+}
+
+/* Sends the ranges that were looked at, so that the list's next toggle is the next to be sent. */
+static void straighten(sp_merge *m)
+{
+    const sp_range ahead[] = {m->pending, m->extra.head[1]};
+    for (unsigned i = 0; i < 2 && ahead[i].stop; i++) {
+        if (ahead[i].start > m->at)
+            turn(m, m->at, 0);
+        turn(m, sp_max(ahead[i].start, m->at), 1);
+        m->at = ahead[i].stop;
+    }
+    turn(m, m->at, 0);
+    m->straight = true;
+}
+
+static void send_loose(sp_merge *m)
+{
+    size_t n = sp_feed_move(&m->extra.feed[1], m->kernels, m->send + m->nsend,
+                            SEND_TOGGLES - m->nsend);
+    m->nsend += n;
+    m->over = !n;
 }
 
 /* Adds the extra pages of [start, stop) to a copy of a bitmap whose bit 0 is start. */
@@ -193,9 +193,13 @@ static void refill(sp_merge *m)
     m->sent = m->nsend = 0;
     while (!m->over && has_room(m)) {
         const sp_memslot *slot = sp_merge_slot(m, m->slot);
-        if (m->at == m->end) {
+        if (m->straight) {
+            send_loose(m);
+        } else if (m->at == m->end) {
             turn(m, m->at, 0);
             m->over = true;
+        } else if (is_straight(m, slot)) {
+            straighten(m);
         } else if (!slot || m->at < slot->gfn) {
             send_extra(m, slot ? sp_min(slot->gfn, m->end) : m->end);
         } else {
@@ -208,36 +212,12 @@ static void refill(sp_merge *m)
 
 /* ---- stage 2 ---- */
 
-/* The next toggle of what is to be sent, or NONE. */
+/* The next toggle of what is to be sent, or SP_FEED_NONE. */
 static uint64_t next_send(sp_merge *m)
 {
     if (m->sent == m->nsend)
         refill(m);
-    return m->sent < m->nsend ? m->send[m->sent++] : NONE;
-}
-
-/* Reads the shared set from gfn on. */
-static void jump(sp_merge *m, uint64_t gfn)
-{
-    sp_set set = m->shared.cursor.set;
-    feed_open(&m->shared, &set, gfn);
-    m->flip = feed_next(m->kernels, &m->shared);
-    m->is_shared = m->flip == gfn;
-    if (m->is_shared)
-        m->flip = feed_next(m->kernels, &m->shared);
-}
-
-/* Makes is_shared the status of `gfn`, and flip the next gfn of another; gfns ascend. */
-static void look_up(sp_merge *m, uint64_t gfn)
-{
-    while (m->flip <= gfn) {
-        if (m->shared.at == m->shared.n && gfn > m->shared.cursor.at + NEAR) {
-            jump(m, gfn);
-            return;
-        }
-        m->is_shared = !m->is_shared;
-        m->flip = feed_next(m->kernels, &m->shared);
-    }
+    return m->sent < m->nsend ? m->send[m->sent++] : SP_FEED_NONE;
 }
 
 static void append(sp_list *list, uint64_t start, uint64_t stop)
@@ -246,23 +226,41 @@ static void append(sp_list *list, uint64_t start, uint64_t stop)
     list->pages += stop - start;
 }
 
-/* Moves the ranges at hand that end before the shared status changes, all at once. */
-static void append_many(sp_merge *m, sp_list *list)
+/* How many of n ranges end at or before gfn; they ascend, and the first one does. */
+static size_t ending_by(const sp_range *ranges, size_t n, uint64_t gfn)
 {
-    const sp_range *from = (const sp_range *)(m->send + m->sent);
-    size_t n = (size_t)sp_min((m->nsend - m->sent) / 2, list->room - list->n);
-    if (!n || from[0].stop > m->flip)
-        return;
-    for (size_t low = 0; from[n - 1].stop > m->flip;) {
+    for (size_t low = 0; ranges[n - 1].stop > gfn;) {
         size_t middle = low + (n - low) / 2;
-        if (from[middle].stop <= m->flip)
+        if (ranges[middle].stop <= gfn)
             low = middle;
         else
             n = middle;
     }
-    list->pages += m->kernels->move(m->send + m->sent, n, (uint64_t *)(list->ranges + list->n));
-    list->n += n;
-    m->sent += 2 * n;
+    return n;
+}
+
+/* Ranges that are moved one by one before it is worth while to look for more. */
+#define SHORT 32
+
+/* Moves the ranges at hand that end before the shared status changes. */
+static void append_many(sp_merge *m, sp_list *list)
+{
+    const sp_range *from = (const sp_range *)(m->send + m->sent);
+    size_t n = (size_t)sp_min((m->nsend - m->sent) / 2, list->room - list->n), i = 0;
+    sp_range *to = list->ranges + list->n;
+    uint64_t pages = 0, flip = m->shared.flip;
+    for (; i < n && i < SHORT && from[i].stop <= flip; i++) {
+        to[i] = from[i];
+        pages += from[i].stop - from[i].start;
+    }
+    if (i == SHORT) {
+        n = ending_by(from, n, flip);
+        pages += m->kernels->move((const uint64_t *)(from + i), n - i, (uint64_t *)(to + i));
+        i = n;
+    }
+    list->pages += pages;
+    list->n += i;
+    m->sent += 2 * i;
 }
 
 bool sp_merge_next(sp_merge *m, sp_list *shared, sp_list *private)
@@ -270,19 +268,19 @@ bool sp_merge_next(sp_merge *m, sp_list *shared, sp_list *private)
     for (;;) {
         if (m->piece.start == m->piece.stop) {
             uint64_t start = next_send(m);
-            if (start == NONE)
+            if (start == SP_FEED_NONE)
                 return true;
             m->piece = (sp_range){start, next_send(m)};
         }
         while (m->piece.start < m->piece.stop) {
             if (shared->n == shared->room || private->n == private->room)
                 return false;
-            look_up(m, m->piece.start);
-            uint64_t end = sp_min(m->piece.stop, m->flip);
-            append(m->is_shared ? shared : private, m->piece.start, end);
+            sp_look_at(&m->shared, m->kernels, m->piece.start);
+            uint64_t end = sp_min(m->piece.stop, m->shared.flip);
+            append(m->shared.member ? shared : private, m->piece.start, end);
             m->piece.start = end;
         }
-        append_many(m, m->is_shared ? shared : private);
+        append_many(m, m->shared.member ? shared : private);
     }
 }
 
@@ -359,7 +357,7 @@ sp_status sp_merge_new(const sp_allocator *allocator, sp_harvest *harvest, const
         }
     }
     m->extra_set = *extra;
-    m->shared.cursor.set = *shared;
+    m->shared.feed.cursor.set = *shared;
     m->slot = sp_merge_next_slot(m, 0, 0);
     sp_merge_lead(m, 0, SP_GFN_LIMIT);
     *out = m;
@@ -385,18 +383,17 @@ void sp_merge_lead(sp_merge *m, uint64_t start, uint64_t stop)
         m->slot = sp_merge_next_slot(m, 0, 0);
     while ((slot = sp_merge_slot(m, m->slot)) && slot->gfn + slot->npages <= start)
         m->slot = sp_merge_next_slot(m, m->slot + 1, slot->gfn + slot->npages);
-    sp_set shared = m->shared.cursor.set;
+    sp_set shared = m->shared.feed.cursor.set;
     m->at = start;
     m->end = stop;
     m->in = 0;
     m->mixed_at = m->nmixed = 0;
     m->sent = m->nsend = 0;
     m->over = false;
-    feed_open(&m->extra, &m->extra_set, start);
+    m->straight = false;
+    sp_pair_open(&m->extra, m->kernels, &m->extra_set, sp_merge_loose(m), start);
     next_extra(m);
-    feed_open(&m->shared, &shared, start);
-    m->flip = 0;
-    m->is_shared = true; /* turned at once: flip is 0 */
+    sp_look_open(&m->shared, &shared, start);
 }
 
 sp_status sp_merge_share(const sp_merge *merge, sp_merge **out)
@@ -410,7 +407,7 @@ sp_status sp_merge_share(const sp_merge *merge, sp_merge **out)
     m->harvest = merge->harvest ? sp_harvest_retain(merge->harvest) : NULL;
     m->nslots = merge->nslots;
     m->extra_set = merge->extra_set;
-    m->shared.cursor.set = merge->shared.cursor.set;
+    m->shared.feed.cursor.set = merge->shared.feed.cursor.set;
     m->slot = sp_merge_next_slot(m, 0, 0);
     *out = m;
     return SP_OK;

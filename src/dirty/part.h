@@ -15,8 +15,9 @@ const sp_memslot *sp_merge_slot(const sp_merge *merge, size_t i);
 /* The first slot from the i-th on that has a bitmap and begins at or after gfn: with gfn the end of
  * the one before, the next whose bitmap is read as it is. */
 size_t sp_merge_next_slot(const sp_merge *merge, size_t i, uint64_t gfn);
-/* What is sent beside those bitmaps. */
+/* What is sent beside those bitmaps: a set, and a list or NULL. */
 const sp_set *sp_merge_extra(const sp_merge *merge);
+const sp_loose *sp_merge_loose(const sp_merge *merge);
 
 /* Another merge of the same, which `merge` must outlive. */
 SP_MUST_CHECK sp_status sp_merge_share(const sp_merge *merge, sp_merge **out);

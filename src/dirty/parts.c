@@ -1,8 +1,9 @@
 /*
  * parts.c - where a merge is cut into parts.  Floor 4.
  *
- * Work is words of bitmaps to read and pages of a set to list.  Bitmaps are cut every so many gfns,
- * the set at equal shares of its pages, both on borders of leaves.  How many ranges a part yields
+ * Work is words of bitmaps to read, pages of a set to list and runs of a list to read.  Bitmaps are
+ * cut every so many gfns, the set at equal shares of its pages and the list of its runs, all on
+ * borders of leaves.  How many ranges a part yields
  * nobody knows before it is read: so there are more parts than threads, and who is done takes the
  * next.
  *
@@ -11,6 +12,7 @@
  */
 #include "base/bits.h"
 #include "base/sort.h"
+#include "dirty/loose.h"
 #include "dirty/part.h"
 
 /* Parts a thread: the last to end is late by little. */
@@ -58,6 +60,19 @@ static size_t cut_set(const sp_set *set, size_t shares, sp_range *cuts)
     return n;
 }
 
+/* Runs of a list in a part at least: reading so many takes longer than beginning a part. */
+#define LEAST_RUNS 4096
+
+/* Appends the leaves at equal shares of a list; returns how many. */
+static size_t cut_loose(const sp_loose *loose, size_t shares, sp_range *cuts)
+{
+    size_t count = loose ? loose->n : 0, n = 0;
+    size_t share = (size_t)sp_max(count / shares + 1, LEAST_RUNS);
+    for (size_t i = share; i < count; i += share)
+        cuts[n++].start = sp_loose_start(loose->runs[i]) & ~(LEAST - 1);
+    return n;
+}
+
 /* Turns sorted cuts into parts of all gfns; returns how many. */
 static size_t join(const sp_merge *merge, sp_range *cuts, size_t ncuts)
 {
@@ -89,12 +104,13 @@ sp_status sp_parts_init(sp_parts *parts, const sp_merge *merge, size_t threads, 
         total += slot->npages;
     while (pages < MOST && pages * shares < total)
         pages *= 2;
-    size_t room = (size_t)(total / pages) + nslots + shares + 1;
+    size_t room = (size_t)(total / pages) + nslots + 2 * shares + 1;
     sp_range *cuts = sp_mem_alloc(mem, 2 * room * sizeof *cuts);
     if (!cuts)
         return SP_NOMEM;
     size_t n = cut_bitmaps(merge, pages, cuts);
     n += cut_set(sp_merge_extra(merge), shares, cuts + n);
+    n += cut_loose(sp_merge_loose(merge), shares, cuts + n);
     sp_sort_ranges(cuts, cuts + room, n);
     *parts = (sp_parts){cuts, join(merge, cuts, n), 2 * room};
     return SP_OK;

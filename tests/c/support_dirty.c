@@ -39,6 +39,18 @@ void dirty_page(dirty_bench *b, size_t index, uint64_t page)
     CHECK_EQ(sp_log_add_bitmap(b->log, index, "\1", page, 1), SP_OK);
 }
 
+/* Run by run, as they lie in the list: ordered by words of 64 gfns. */
+static void add_loose(model *m, const sp_loose *loose)
+{
+    CHECK(loose->n <= loose->room);
+    for (size_t i = 0; i < loose->n; i++) {
+        uint64_t start = sp_loose_start(loose->runs[i]), stop = sp_loose_stop(loose->runs[i]);
+        CHECK(!i || sp_loose_start(loose->runs[i - 1]) / 64 <= start / 64);
+        model_assign(m, start, stop, true);
+        CHECK(model_contains(m, start) && model_contains(m, stop - 1));
+    }
+}
+
 static void add_sparse(model *m, const sp_set *sparse)
 {
     sp_range range;
@@ -63,7 +75,25 @@ void model_add_harvest(model *m, const sp_harvest *harvest)
                 model_assign(m, slot->gfn + page, slot->gfn + page + 1, true);
         }
     }
+    add_loose(m, sp_harvest_loose(harvest));
     add_sparse(m, sp_harvest_sparse(harvest));
+}
+
+bool harvest_has(const sp_harvest *harvest, uint64_t gfn)
+{
+    const sp_loose *loose = sp_harvest_loose(harvest);
+    bool found = sp_set_contains(sp_harvest_sparse(harvest), gfn);
+    for (size_t i = 0; i < loose->n; i++)
+        found |= gfn >= sp_loose_start(loose->runs[i]) && gfn < sp_loose_stop(loose->runs[i]);
+    return found;
+}
+
+bool harvest_is_empty(const sp_harvest *harvest)
+{
+    bool empty = !sp_harvest_loose(harvest)->n && !sp_set_count(sp_harvest_sparse(harvest));
+    for (size_t i = 0; i < sp_memory_count(sp_harvest_memory(harvest)); i++)
+        empty = empty && !sp_harvest_words(harvest, i);
+    return empty;
 }
 
 void model_add(model *out, const model *a, const model *b) { model_combine(out, SP_OR, a, b); }

@@ -4,6 +4,7 @@
 #ifndef SP_TESTS_SUPPORT_DIRTY_H
 #define SP_TESTS_SUPPORT_DIRTY_H
 
+#include "dirty/loose.h"
 #include "dirty/merge.h"
 #include "support_alloc.h"
 #include "support_model.h"
@@ -29,6 +30,11 @@ void dirty_page(dirty_bench *b, size_t index, uint64_t page);
 /* Adds the pages of a harvest, bit by bit, to a model whose windows hold them all; checks that no
  * bit lies past its slot's end. */
 void model_add_harvest(model *m, const sp_harvest *harvest);
+
+/* A page that came as a page, in a range or in a ring; O(what did). */
+bool harvest_has(const sp_harvest *harvest, uint64_t gfn);
+/* It has no page and no bitmap. */
+bool harvest_is_empty(const sp_harvest *harvest);
 
 /* out = a or b; all over the same windows, out may be either. */
 void model_add(model *out, const model *a, const model *b);

@@ -96,6 +96,7 @@ static void bitmaps_add_up(void)
     CHECK_EQ(first[2], 2);
     CHECK_EQ(second[0], UINT64_C(1) << 63 | 1);
     CHECK_EQ(second[1], 0);
+    CHECK_EQ(sp_harvest_loose(harvest)->n, 0);
     CHECK_EQ(sp_set_count(sp_harvest_sparse(harvest)), 0);
     CHECK(sp_harvest_memory(harvest) == b.memory);
     sp_harvest_release(harvest);
@@ -217,14 +218,45 @@ static void sparse_pages_match_the_model(void)
     }
 }
 
+/* By hand: runs are joined as far as they go, 4,096 pages, and a new one begins after a gap. */
+static void pages_in_a_row_are_few_runs(void)
+{
+    enum { ROW = 10000 };
+    static uint64_t gfns[ROW];
+    static sp_ring_entry entries[ROW];
+    for (unsigned by_ring = 0; by_ring < 2; by_ring++) {
+        dirty_bench b;
+        size_t bad;
+        uint64_t pages = 0;
+        dirty_open(&b, (sp_memslot[]){{1000, 2 * ROW, 0}}, 1);
+        for (uint64_t i = 0; i < ROW; i++) {
+            uint64_t page = i + (i == ROW - 1);
+            gfns[i] = 1000 + page;
+            entries[i] = (sp_ring_entry){1, 0, page};
+        }
+        CHECK_EQ(by_ring ? sp_log_add_ring(b.log, entries, ROW, &bad)
+                         : sp_log_add_pages(b.log, gfns, ROW, &bad),
+                 SP_OK);
+        sp_harvest *harvest = dirty_take(&b);
+        const sp_loose *loose = sp_harvest_loose(harvest);
+        REQUIRE_EQ(loose->n, 4);
+        CHECK_EQ(loose->runs[0], sp_loose_run(1000, 4096));
+        CHECK_EQ(loose->runs[1], sp_loose_run(5096, 4096));
+        CHECK_EQ(loose->runs[2], sp_loose_run(9192, 1807));
+        CHECK_EQ(loose->runs[3], sp_loose_run(11000, 1));
+        CHECK_EQ(sp_merge_count(&b.alloc.hook, harvest, &pages), SP_OK);
+        CHECK_EQ(pages, ROW);
+        sp_harvest_release(harvest);
+        dirty_close(&b);
+    }
+}
+
 /* ---- what is refused ---- */
 
 static void is_empty(dirty_bench *b)
 {
     sp_harvest *harvest = dirty_take(b);
-    CHECK_EQ(sp_set_count(sp_harvest_sparse(harvest)), 0);
-    for (size_t i = 0; i < sp_memory_count(b->memory); i++)
-        CHECK(!sp_harvest_words(harvest, i));
+    CHECK(harvest_is_empty(harvest));
     sp_harvest_release(harvest);
 }
 
@@ -309,7 +341,8 @@ static void nothing_is_added_to_nothing(void)
     is_empty(&b);
     CHECK_EQ(sp_log_add_pages(b.log, &(uint64_t){SP_GFN_LIMIT - 1}, 1, &bad), SP_OK);
     sp_harvest *harvest = dirty_take(&b);
-    CHECK_EQ(sp_set_select(sp_harvest_sparse(harvest), 0), SP_GFN_LIMIT - 1);
+    CHECK(harvest_has(harvest, SP_GFN_LIMIT - 1));
+    CHECK(!harvest_has(harvest, SP_GFN_LIMIT - 2));
     sp_harvest_release(harvest);
     dirty_close(&b);
 }
@@ -321,6 +354,7 @@ int main(void)
     RUN(bitmaps_add_up);
     RUN(a_bitmap_past_the_slot_adds_nothing);
     RUN(sparse_pages_match_the_model);
+    RUN(pages_in_a_row_are_few_runs);
     RUN(bad_ranges_add_nothing);
     RUN(bad_pages_add_nothing);
     RUN(bad_ring_entries_add_nothing);

@@ -37,6 +37,10 @@ static void slots_are_in_order_of_gfn_then_id(void)
     }
     for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++)
         CHECK_EQ(sp_memory_find(memory, strangers[i], &at), SP_UNKNOWN);
+    static const uint64_t gfns[][2] = {{0, 1},    {255, 1},  {256, 2},  {3999, 2},
+                                       {4000, 3}, {4096, 4}, {4106, 5}, {SP_GFN_LIMIT, 5}};
+    for (size_t i = 0; i < sizeof gfns / sizeof *gfns; i++)
+        CHECK_EQ(sp_memory_find_gfn(memory, gfns[i][0]), gfns[i][1]);
     CHECK_EQ(sp_memory_at(memory, 3)->gfn, 4000);
     CHECK_EQ(sp_memory_at(memory, 3)->npages, 200);
     CHECK_EQ(sp_set_count(sp_memory_pages(memory)), 160 + 100 + 200);
@@ -44,6 +48,19 @@ static void slots_are_in_order_of_gfn_then_id(void)
     CHECK(!sp_set_contains(sp_memory_pages(memory), 4200));
     sp_memory_release(memory);
     CHECK_EQ(alloc_blocks(&alloc), 0);
+}
+
+static void nothing_begins_before_the_first_slot(void)
+{
+    test_alloc alloc;
+    sp_memory *memory;
+    REQUIRE_EQ(make(&alloc, &(sp_memslot){100, 5, 0}, 1, &memory), SP_OK);
+    CHECK_EQ(sp_memory_find_gfn(memory, 99), SIZE_MAX);
+    CHECK_EQ(sp_memory_find_gfn(memory, 100), 0);
+    sp_memory_release(memory);
+    REQUIRE_EQ(make(&alloc, NULL, 0, &memory), SP_OK);
+    CHECK_EQ(sp_memory_find_gfn(memory, 100), SIZE_MAX);
+    sp_memory_release(memory);
 }
 
 static void no_slot_is_a_memory_too(void)
@@ -168,6 +185,7 @@ static void references_keep_a_memory(void)
 int main(void)
 {
     RUN(slots_are_in_order_of_gfn_then_id);
+    RUN(nothing_begins_before_the_first_slot);
     RUN(no_slot_is_a_memory_too);
     RUN(refused_slots_are_named);
     RUN(slots_at_the_bounds_are_good);

@@ -208,6 +208,21 @@ static void dirty_range(scene *s, sp_range range)
     model_assign(&s->dirty, range.start, range.stop, true);
 }
 
+/* Single pages and short runs by the hundred, near each other or anywhere: what a ring brings. */
+static void dirty_pages(scene *s, rng *r)
+{
+    uint64_t at = model_border(&s->dirty, r), last = SP_GFN_LIMIT - 1;
+    for (uint64_t n = rng_below(r, rng_chance(r, 4) ? 900 : 60); n; n--) {
+        at = rng_chance(r, 9) ? model_border(&s->dirty, r) : at + rng_below(r, 40);
+        for (size_t w = 0; w < s->dirty.n; w++) {
+            const model_window *in = &s->dirty.window[w];
+            if (at >= in->start && at < in->stop)
+                dirty_range(s, (sp_range){at, sp_min(at + rng_between(r, 1, 3), in->stop)});
+        }
+        at = sp_min(at, last);
+    }
+}
+
 /* ---- what is shared ---- */
 
 enum { NONE, FULL, HALVES, RUNS, EVERY_OTHER, PACKED, SCATTERED, SHARINGS };
@@ -361,13 +376,16 @@ static void check_guest(rng *r, uint64_t width, size_t rooms)
     lay_out(&l, r, width);
     scene_open(&s, l.windows, l.n, l.slots, l.nslots);
     unsigned only = (unsigned)rng_below(r, 3 * TEXTURES);
+    uint64_t with_bitmap = rng_chance(r, 4) ? 0 : 4; /* of five slots; none: loose pages alone */
     for (size_t i = 0; i < l.nslots; i++)
-        if (!rng_chance(r, 4))
+        if (rng_below(r, 5) < with_bitmap)
             dirty_slot(&s, r, i, only < TEXTURES ? only : (unsigned)rng_below(r, TEXTURES));
     for (uint64_t n = l.nslots ? rng_below(r, 12) : 0; n; n--)
         add_near(&s, r, &l);
     for (uint64_t n = rng_below(r, 3); n; n--)
         dirty_range(&s, random_range(&s.dirty, r));
+    if (rng_chance(r, 3))
+        dirty_pages(&s, r);
     if (rng_chance(r, 3))
         set_bench_fill(&s.extra, r, 3);
     if (rng_chance(r, 12))

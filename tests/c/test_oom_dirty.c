@@ -12,8 +12,9 @@ static const sp_memslot slots[] = {{65436, 300, 3}, {65600, 64, SMM | 3}, {70000
 static const sp_range window = {65000, 76000};
 
 /* Pages far apart and of every shape, in one leaf and in two. */
-static const sp_range ranges[] = {{65530, 65540}, {65600, 65601}, {65602, 65603}, {65604, 65605},
-                                  {65606, 65607}, {75000, 75001}, {65001, 65002}};
+static const sp_range ranges[] = {{65530, 65540}, {65600, 65601}, {65602, 65603},
+                                  {65604, 65605}, {65606, 65607}, {75000, 75001},
+                                  {65001, 65002}, {69000, 74000}, {65010, 70000}};
 enum { RANGES = sizeof ranges / sizeof *ranges };
 
 typedef struct play {

@@ -1,9 +1,10 @@
 /* tier: model
  *
- * test_sort.c - sorting ranges by their start, against insertion into a sorted list.
+ * test_sort.c - sorting ranges by their start, and words by some of their bits, against insertion
+ * into a sorted list.
  *
  * The stop of a range is its place in the list as given: the sort keeps ranges of one start in
- * their order.
+ * their order.  So do the bits of a word that it is not sorted by.
  */
 #include <string.h>
 
@@ -80,9 +81,70 @@ static void starts_are_unsigned_64_bit_numbers(void)
         CHECK_EQ(list[i].stop, order[i]);
 }
 
+/* ---- words ---- */
+
+enum { MOST_WORDS = 3000 };
+
+static void insert_word(uint64_t *sorted, size_t n, uint64_t word, uint64_t mask)
+{
+    size_t low = 0, high = n;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if ((sorted[middle] & mask) <= (word & mask))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    memmove(sorted + low + 1, sorted + low, (n - low) * sizeof *sorted);
+    sorted[low] = word;
+}
+
+static void check_words(rng *r, guarded list, guarded room, unsigned texture, size_t n)
+{
+    static uint64_t want[MOST_WORDS];
+    unsigned low = (unsigned)rng_below(r, 64), high = low + 1 + (unsigned)rng_below(r, 64 - low);
+    if (rng_chance(r, 2))
+        low = 6, high = 52;
+    uint64_t mask = ~UINT64_C(0) << low & ~UINT64_C(0) >> (64 - high);
+    uint64_t *a = guarded_place(list, n * sizeof *a, n & 1);
+    uint64_t *b = guarded_place(room, n * sizeof *b, n & 1);
+    check_case("texture %u, %zu words by bits [%u, %u)", texture, n, low, high);
+    for (size_t i = 0; i < n; i++) {
+        a[i] = start_of(r, texture, i, n) ^ (rng_chance(r, 3) ? rng_next(r) & ~mask : 0);
+        insert_word(want, i, a[i], mask);
+    }
+    sp_sort_words(a, b, n, low, high);
+    CHECK(memcmp(a, want, n * sizeof *a) == 0);
+}
+
+static void words_of_every_texture(void)
+{
+    guarded list = guarded_open(MOST_WORDS * sizeof(uint64_t));
+    guarded room = guarded_open(MOST_WORDS * sizeof(uint64_t));
+    rng r = rng_open(2);
+    for (unsigned texture = 0; texture < TEXTURES && !check_failed(); texture++)
+        for (size_t n = 0; n < MOST_WORDS; n += n < 40 ? 1 : 1 + rng_below(&r, 300))
+            check_words(&r, list, room, texture, n);
+    guarded_close(list);
+    guarded_close(room);
+}
+
+/* By hand: bits 0..3 and 60..63 do not count, and keep words of one middle in their order. */
+static void only_the_bits_asked_for_count(void)
+{
+    uint64_t words[] = {0xf0000000000000a1, 0x00000000000000ff, 0x00000000000000a0, 0x01}, room[4];
+    sp_sort_words(words, room, 4, 4, 60);
+    CHECK_EQ(words[0], 0x01);
+    CHECK_EQ(words[1], 0xf0000000000000a1);
+    CHECK_EQ(words[2], 0xa0);
+    CHECK_EQ(words[3], 0xff);
+}
+
 int main(void)
 {
     RUN(lists_of_every_texture);
     RUN(starts_are_unsigned_64_bit_numbers);
+    RUN(words_of_every_texture);
+    RUN(only_the_bits_asked_for_count);
     return check_close();
 }
