@@ -113,6 +113,11 @@ sp_ref leaf_make(leaf_bench *bench, const leaf_model *m)
     return leaf;
 }
 
+bool leaf_is_whole(sp_ref leaf)
+{
+    return sp_leaf_shape(leaf) == SP_BITMAP && sp_bitmap_is_whole(sp_as_bitmap(leaf));
+}
+
 bool leaf_holds(sp_ref leaf, const leaf_model *m)
 {
     uint64_t got[SP_LEAF_WORDS], want[SP_LEAF_WORDS];

@@ -35,6 +35,9 @@ void leaf_bench_count(leaf_bench *bench, bool counted);
 /* A leaf of these pages in the kind of fewest bytes. */
 sp_ref leaf_make(leaf_bench *bench, const leaf_model *m);
 
+/* A bitmap with its words in a row, as page sets have them. */
+bool leaf_is_whole(sp_ref leaf);
+
 /* The same pages; the bitmap, and nothing else, is asked. */
 bool leaf_holds(sp_ref leaf, const leaf_model *m);
 /* Every reader says what the model says, and the checker is content. */

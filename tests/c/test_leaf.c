@@ -9,11 +9,6 @@
 
 static leaf_model model, other, before;
 
-static bool is_whole(sp_ref leaf)
-{
-    return sp_leaf_shape(leaf) == SP_BITMAP && sp_bitmap_is_whole(sp_as_bitmap(leaf));
-}
-
 static void every_kind_is_painted(void)
 {
     leaf_bench bench;
@@ -36,7 +31,7 @@ static void clone_as(leaf_bench *bench, sp_ref leaf, bool counted, rng *r)
     sp_ref copy;
     leaf_bench_count(bench, counted);
     REQUIRE_EQ(sp_leaf_clone(&bench->edit, leaf, &copy), SP_OK);
-    CHECK_EQ(is_whole(copy), counted && sp_leaf_shape(leaf) == SP_BITMAP);
+    CHECK_EQ(leaf_is_whole(copy), counted && sp_leaf_shape(leaf) == SP_BITMAP);
     leaf_matches(copy, &model, r);
     sp_leaf_retire(&bench->edit, copy);
 }
@@ -51,7 +46,7 @@ static void every_kind_answers(void)
         leaf_bench_count(&bench, t & 1);
         leaf_paint(&r, t / 2, &model);
         sp_ref leaf = leaf_make(&bench, &model);
-        CHECK_EQ(is_whole(leaf), t & 1 && sp_leaf_shape(leaf) == SP_BITMAP);
+        CHECK_EQ(leaf_is_whole(leaf), t & 1 && sp_leaf_shape(leaf) == SP_BITMAP);
         leaf_matches(leaf, &model, &r);
         clone_as(&bench, leaf, false, &r);
         clone_as(&bench, leaf, true, &r);
@@ -76,7 +71,7 @@ static void an_unchosen_kind_answers(void)
         leaf_model_words(&model, words);
         sp_tally tally = sp_tally_pages(bench.edit.kernels, words);
         CHECK_EQ(sp_bitmap_from_words(&bench.edit, words, &tally, &leaf), SP_OK);
-        CHECK_EQ(is_whole(leaf), t & 1);
+        CHECK_EQ(leaf_is_whole(leaf), t & 1);
         leaf_matches(leaf, &model, &r);
         clone_as(&bench, leaf, false, &r);
         clone_as(&bench, leaf, true, &r);
@@ -189,7 +184,7 @@ static void check_kind(sp_ref leaf, const uint64_t words[SP_LEAF_WORDS], bool co
     if (sp_leaf_shape(leaf) != SP_HELD)
         CHECK_EQ(sp_leaf_shape(leaf), sp_leaf_pick((uint32_t)k->popcount(words, SP_LEAF_WORDS),
                                                    sp_words_runs(k, words)));
-    CHECK_EQ(is_whole(leaf), counted && sp_leaf_shape(leaf) == SP_BITMAP);
+    CHECK_EQ(leaf_is_whole(leaf), counted && sp_leaf_shape(leaf) == SP_BITMAP);
 }
 
 /* Two leaves as trackers hold them, and as page sets do. */

@@ -43,11 +43,6 @@ static bool apply(leaf_bench *bench, sp_ref *leaf, change c)
            CHECK_VALID(sp_leaf_validate(*leaf));
 }
 
-static bool is_whole(sp_ref leaf)
-{
-    return sp_leaf_shape(leaf) == SP_BITMAP && sp_bitmap_is_whole(sp_as_bitmap(leaf));
-}
-
 static void random_edits_of(unsigned texture, bool counted, uint64_t steps)
 {
     leaf_bench bench;
@@ -91,7 +86,7 @@ static void edit_whole(leaf_bench *bench, sp_ref *leaf, change c, bool at_once)
         return;
     }
     REQUIRE_EQ(sp_leaf_prepare(&bench->edit, leaf, c.first, c.last, c.value), SP_OK);
-    CHECK(sp_leaf_shape(*leaf) == SP_BITMAP && !is_whole(*leaf));
+    CHECK(sp_leaf_shape(*leaf) == SP_BITMAP && !leaf_is_whole(*leaf));
     leaf_holds(*leaf, &model);
     leaf_assign(&model, c.first, c.last, c.value);
     sp_leaf_commit(&bench->edit, leaf, c.first, c.last, c.value);
@@ -113,11 +108,11 @@ static void a_whole_leaf_is_opened_to_be_edited(void)
         before = model;
         sp_ref whole = leaf_make(&bench, &model), leaf = whole;
         check_case("texture %u, [%u, %u] to %d", texture, c.first, c.last, c.value);
-        REQUIRE(is_whole(whole));
+        REQUIRE(leaf_is_whole(whole));
         if (held)
             sp_ref_hold(whole);
         edit_whole(&bench, &leaf, c, rng_chance(&r, 2));
-        CHECK(!is_whole(leaf));
+        CHECK(!leaf_is_whole(leaf));
         leaf_matches(leaf, &model, &r);
         if (held) {
             CHECK_EQ(sp_load(&sp_ref_node(whole)->holders, relaxed), 1);
