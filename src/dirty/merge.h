@@ -17,8 +17,7 @@
 
 typedef struct sp_merge sp_merge;
 
-/* `harvest` may be NULL.  Retains the harvest; extra and shared must outlive the merge.  An extra
- * that is a page set was made with the same allocator. */
+/* `harvest` may be NULL.  Retains the harvest; extra and shared must outlive the merge. */
 SP_MUST_CHECK sp_status sp_merge_new(const sp_allocator *allocator, sp_harvest *harvest,
                                      const sp_set *extra, const sp_set *shared, sp_merge **out);
 void sp_merge_free(sp_merge *merge); /* NULL is nothing */
