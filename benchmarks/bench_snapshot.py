@@ -35,7 +35,9 @@ from pysharedpages import PageSet, SharedPages
 
 CALLS = 20_000
 WRITES = 5_000
-PINS = 500_000
+PINS = 100_000
+TRIES = 500
+UNDISTURBED = 0.9
 PIN_TARGET = {1: 10e-9, 2: 40e-9}
 
 
@@ -168,14 +170,31 @@ def test_write_and_snapshot(benchmark: BenchmarkFixture, name: str) -> None:
 
 
 def at_once(threads: int, call: Callable[[int], None], calls: int) -> float:
-    """The seconds that the slowest of several threads takes, all of which begin together."""
-    ready, seconds = threading.Barrier(threads), [0.0] * threads
+    """The seconds that the slowest of several threads takes, all at work at the same time.
+
+    Repeated, and at last skipped, while the machine does other things: threads that wait for a
+    processor do not meet.
+    """
+    for _ in range(TRIES):
+        spans = side_by_side(threads, call, calls)
+        slowest = max(stop - start for start, stop, _ in spans)
+        met = min(stop for _, stop, _ in spans) - max(start for start, _, _ in spans)
+        if min(met, *(busy for _, _, busy in spans)) >= UNDISTURBED * slowest:
+            return slowest
+    pytest.skip(f"no {threads} processors were free at once, tried {TRIES} times")
+
+
+def side_by_side(
+    threads: int, call: Callable[[int], None], calls: int
+) -> list[tuple[float, float, float]]:
+    """For each thread when it began and ended, and how long of that it had a processor."""
+    ready, spans = threading.Barrier(threads), [(0.0, 0.0, 0.0)] * threads
 
     def work(at: int) -> None:
         ready.wait()
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.thread_time()
         call(calls)
-        seconds[at] = time.perf_counter() - start
+        spans[at] = start, time.perf_counter(), time.thread_time() - busy
 
     others = [threading.Thread(target=work, args=(at,)) for at in range(1, threads)]
     for other in others:
@@ -183,7 +202,7 @@ def at_once(threads: int, call: Callable[[int], None], calls: int) -> float:
     work(0)
     for other in others:
         other.join()
-    return max(seconds)
+    return spans
 
 
 def toggling(tracker: SharedPages, gfns: list[int]) -> Callable[[], None]:
