@@ -133,7 +133,7 @@ static void merge(guest *g)
     need(sp_tracker_snapshot(g->tracker, true, &taken));
     sp_set set = sp_snapshot_set(&taken), none = sp_set_empty(&sp_engine_roaring);
     need(sp_merge_new(&allocator, harvest, &none, &set, &merging));
-    need(sp_merge_all(merging, &mem, &shared, &private));
+    need(sp_merge_all(merging, 1, &mem, &shared, &private));
     g->calls = 1;
     sp_merge_free(merging);
     sp_list_free(&mem, &shared);

@@ -130,7 +130,13 @@ static void positions(const uint64_t *words, const uint16_t *places, size_t coun
 
 static uint64_t move(const uint64_t *toggles, size_t n, uint64_t *out)
 {
-    return sp_kernels_scalar.move(toggles, n, out);
+    uint64x2_t sum = vdupq_n_u64(0); /* of the starts, and of the stops */
+    for (size_t i = 0; i < n; i++) {
+        uint64x2_t range = vld1q_u64(toggles + 2 * i);
+        vst1q_u64(out + 2 * i, range);
+        sum = vaddq_u64(sum, range);
+    }
+    return vgetq_lane_u64(sum, 1) - vgetq_lane_u64(sum, 0);
 }
 
 static uint64_t popcount(const uint64_t *words, size_t count)
