@@ -194,13 +194,12 @@ enum { CHUNK = 50000, PAGES = 300001 };
 
 static const sp_range all_pages = {0, PAGES};
 
-/* The first holds all pages; the second none, and the third those between, in two slots of which
- * the one begins within the other. */
+/* The first holds all pages, the second none, and the third some, in two slots. */
 static const struct {
     sp_memslot slots[2];
     size_t n;
 } guests[] = {
-    {{{0, PAGES, 0}}, 1}, {{{PAGES, 70, 0}}, 1}, {{{100, 65001, 0}, {20000, 9000, SMM}}, 2}};
+    {{{0, PAGES, 0}}, 1}, {{{PAGES, 70, 0}}, 1}, {{{100, 65001, 0}, {150000, 90000, SMM}}, 2}};
 
 /* Reports CHUNK pages, each 7 after the one before, the nth time; half of them by ranges of 3. */
 static sp_status report_chunk(dirty_bench *b, model *m, unsigned nth)
@@ -237,6 +236,24 @@ static void long_lists_are_made_shorter(void)
         model_clear(&m);
         dirty_close(&b);
     }
+}
+
+static void a_long_list_leaves_no_room_behind(void)
+{
+    dirty_bench b;
+    model m;
+    dirty_open(&b, guests[0].slots, guests[0].n);
+    model_init(&m, &all_pages, 1);
+    uint64_t bytes = sp_log_bytes(b.log);
+    for (unsigned i = 0; i < 6; i++)
+        CHECK_EQ(report_chunk(&b, &m, i), SP_OK);
+    sp_harvest *harvest = dirty_take(&b);
+    CHECK(sp_harvest_loose(harvest)->n > LONGEST_LIST);
+    CHECK_EQ(sp_log_bytes(b.log), bytes);
+    harvest_is(harvest, &m);
+    sp_harvest_release(harvest);
+    model_clear(&m);
+    dirty_close(&b);
 }
 
 /* True once the call that makes the list shorter has succeeded.  No page is lost if it fails. */
@@ -278,6 +295,7 @@ int main(void)
 {
     RUN(rings_merge_as_sets_do);
     RUN(long_lists_are_made_shorter);
+    RUN(a_long_list_leaves_no_room_behind);
     RUN(making_lists_shorter_fails_at_every_allocation);
     return check_close();
 }
