@@ -17,13 +17,6 @@ static inline uint64_t word_of(const sp_bitmap *leaf, uint32_t w)
     return sp_block_words(block)[w % SP_BLOCK_WORDS];
 }
 
-/* The part of a run within word w. */
-static inline uint64_t mask_of(sp_run run, uint32_t w)
-{
-    return sp_mask(w == run.first >> 6 ? run.first & 63 : 0,
-                   w == run.last >> 6 ? run.last & 63 : 63);
-}
-
 /* The words of a bitmap that lie under a list's runs, in order, with what lies beside them cleared. */
 typedef struct gathered {
     uint32_t n;
@@ -31,24 +24,28 @@ typedef struct gathered {
     uint16_t place[SP_LEAF_WORDS]; /* of bit 0 */
 } gathered;
 
+/* Appends part of word w, or adds it to the last where that is of the same word. */
+static inline void add_part(gathered *g, uint32_t w, uint64_t part)
+{
+    uint32_t same = g->n && g->place[g->n - 1] == w * 64, at = g->n - same;
+    g->word[at] = part | (same ? g->word[at] : 0);
+    g->place[at] = (uint16_t)(w * 64);
+    g->n = at + 1;
+}
+
 static void gather(const sp_bitmap *bitmap, const sp_run *runs, uint32_t n, bool keep,
                    gathered *out)
 {
     uint64_t flip = keep ? 0 : ~UINT64_C(0);
-    uint32_t used = 0, last = SP_LEAF_WORDS;
+    out->n = 0;
     for (uint32_t i = 0; i < n; i++) {
-        for (uint32_t w = runs[i].first >> 6; w <= runs[i].last >> 6; w++) {
-            uint64_t part = (word_of(bitmap, w) ^ flip) & mask_of(runs[i], w);
-            if (w == last) {
-                out->word[used - 1] |= part;
-            } else {
-                out->word[used] = part;
-                out->place[used++] = (uint16_t)(w * 64);
-                last = w;
-            }
-        }
+        sp_run run = runs[i];
+        uint32_t w = run.first >> 6, last = run.last >> 6;
+        uint64_t from = ~UINT64_C(0) << (run.first & 63);
+        for (; w < last; w++, from = ~UINT64_C(0))
+            add_part(out, w, (word_of(bitmap, w) ^ flip) & from);
+        add_part(out, w, (word_of(bitmap, w) ^ flip) & from & sp_mask(0, run.last & 63));
     }
-    out->n = used;
 }
 
 uint32_t sp_mixed_count(const sp_kernels *k, const sp_bitmap *bitmap, const sp_run *runs,
@@ -130,17 +127,33 @@ sp_status sp_mixed_cut(sp_edit *edit, const sp_bitmap *bitmap, const sp_run *run
     }
 }
 
-void sp_mixed_apply(sp_op op, const sp_run *runs, uint32_t n, uint64_t words[SP_LEAF_WORDS])
+/* `op` is a constant where this is inlined. */
+static inline void apply_as(sp_op op, uint64_t *word, uint64_t mask)
+{
+    if (op == SP_OR)
+        *word |= mask;
+    else if (op == SP_ANDNOT)
+        *word &= ~mask;
+    else
+        *word ^= mask;
+}
+
+static inline void apply_all(sp_op op, const sp_run *runs, uint32_t n, uint64_t *words)
 {
     for (uint32_t i = 0; i < n; i++) {
-        for (uint32_t w = runs[i].first >> 6; w <= runs[i].last >> 6; w++) {
-            uint64_t mask = mask_of(runs[i], w);
-            if (op == SP_OR)
-                words[w] |= mask;
-            else if (op == SP_ANDNOT)
-                words[w] &= ~mask;
-            else
-                words[w] ^= mask;
-        }
+        uint32_t w = runs[i].first >> 6, last = runs[i].last >> 6;
+        uint64_t from = ~UINT64_C(0) << (runs[i].first & 63);
+        for (; w < last; w++, from = ~UINT64_C(0))
+            apply_as(op, words + w, from);
+        apply_as(op, words + w, from & sp_mask(0, runs[i].last & 63));
+    }
+}
+
+void sp_mixed_apply(sp_op op, const sp_run *runs, uint32_t n, uint64_t words[SP_LEAF_WORDS])
+{
+    switch (op) {
+    case SP_OR: apply_all(SP_OR, runs, n, words); return;
+    case SP_ANDNOT: apply_all(SP_ANDNOT, runs, n, words); return;
+    default: apply_all(SP_XOR, runs, n, words);
     }
 }
