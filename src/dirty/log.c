@@ -194,6 +194,7 @@ static sp_status move_to_bitmaps(sp_log *log)
             index = sp_memory_find_gfn(log->memory, start);
             if (!holds(log, index, run)) {
                 loose->runs[kept++] = run;
+                index = SIZE_MAX; /* `bits` are of another slot */
                 continue;
             }
             status = own_bits(log, index, &bits);

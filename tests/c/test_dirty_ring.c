@@ -238,6 +238,30 @@ static void long_lists_are_made_shorter(void)
     }
 }
 
+/* A run that leaves its slot, then one within it, then one within the slot behind. */
+static void runs_across_slots_stay_in_long_lists(void)
+{
+    static const sp_memslot adjoining[] = {{0, 150000, 0}, {150000, 70, 1}};
+    static const sp_range ends[] = {{149998, 150002}, {3, 5}, {150060, 150075}, {150010, 150011}};
+    dirty_bench b;
+    model m;
+    size_t bad;
+    dirty_open(&b, adjoining, 2);
+    model_init(&m, &all_pages, 1);
+    for (unsigned i = 0; i < 8; i++) {
+        for (size_t n = 0; n < 4; n++) {
+            CHECK_EQ(sp_log_add_ranges(b.log, &ends[n], 1, &bad), SP_OK);
+            model_assign(&m, ends[n].start, ends[n].stop, true);
+        }
+        CHECK_EQ(report_chunk(&b, &m, i), SP_OK);
+    }
+    sp_harvest *harvest = dirty_take(&b);
+    harvest_is(harvest, &m);
+    sp_harvest_release(harvest);
+    model_clear(&m);
+    dirty_close(&b);
+}
+
 static void a_long_list_leaves_no_room_behind(void)
 {
     dirty_bench b;
@@ -295,6 +319,7 @@ int main(void)
 {
     RUN(rings_merge_as_sets_do);
     RUN(long_lists_are_made_shorter);
+    RUN(runs_across_slots_stay_in_long_lists);
     RUN(a_long_list_leaves_no_room_behind);
     RUN(making_lists_shorter_fails_at_every_allocation);
     return check_close();
