@@ -82,7 +82,7 @@ static plan plan_for(uint64_t differ, size_t n)
     return p;
 }
 
-/* The bits in which words differ.  Fetches the room on the way: the first pass writes all over it. */
+/* The bits in which words differ.  Fetches the room on the way: the first pass writes all of it. */
 static uint64_t difference(const uint64_t *words, const uint64_t *room, size_t n)
 {
     uint64_t differ = 0, first = n ? words[0] : 0;

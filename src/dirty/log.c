@@ -163,8 +163,8 @@ sp_status sp_log_lend(sp_log *log, size_t index, sp_bits **loan)
 
 /* ---- sparse pages ---- */
 
-/* Runs that the list holds before they are moved: in half the memory of a dense bitmap of the guest,
- * which is where they go, or of a few full rings, however small the guest. */
+/* Runs that the list holds before they are moved: in half the memory of a dense bitmap of the
+ * guest, which is where they go, or of a few full rings, however small the guest. */
 #define LEAST_RUNS (UINT64_C(1) << 18)
 
 static uint64_t most_runs(const sp_log *log)

@@ -4,9 +4,9 @@
  * A log collects; take empties it into a harvest; a harvest is dropped when its pages have arrived,
  * or given back when they have not.  Pages are kept as they come: a bitmap stays one dense bitmap a
  * slot (turning random dirty bits into a set is what makes other trackers slow), pages, ring
- * entries and short ranges a list that is sorted when it is taken.  What is too much for a list goes
- * to the slots' bitmaps; ranges of more than 4,096 pages, and too many pages that no slot holds, go
- * into a sparse set.
+ * entries and short ranges a list that is sorted when it is taken.  What is too much for a list
+ * goes to the slots' bitmaps; ranges of more than 4,096 pages, and too many pages that no slot
+ * holds, go into a sparse set.
  *
  * All functions may be called from any thread.  A harvest is immutable.  On an error nothing was
  * added, except that a SP_NOMEM while adding ranges, pages or ring entries may leave some of them
@@ -71,7 +71,8 @@ void sp_log_after_fork(sp_log *log);
 sp_harvest *sp_harvest_retain(sp_harvest *harvest);
 void sp_harvest_release(sp_harvest *harvest); /* NULL is nothing */
 sp_memory *sp_harvest_memory(const sp_harvest *harvest);
-/* The bitmap of slot `index`, bits past the slot's end zero, or NULL: none of its pages is kept that way. */
+/* The bitmap of slot `index`, bits past the slot's end zero, or NULL: none of its pages is kept
+ * that way. */
 const uint64_t *sp_harvest_words(const sp_harvest *harvest, size_t index);
 /* The pages that came as pages, ranges or ring entries: in the list, in the set, or in both; or,
  * where they were too many for a list, among those of the bitmap. */

@@ -3,9 +3,8 @@
  *
  * Work is words of bitmaps to read, pages of a set to list and runs of a list to read.  Bitmaps are
  * cut every so many gfns, the set at equal shares of its pages and the list of its runs, all on
- * borders of leaves.  How many ranges a part yields
- * nobody knows before it is read: so there are more parts than threads, and who is done takes the
- * next.
+ * borders of leaves.  How many ranges a part yields nobody knows before it is read: so there are
+ * more parts than threads, and who is done takes the next.
  *
  * A seam within a bitmap whose slot begins between two words' borders of gfns moves up to a border
  * of the bitmap's words: no part begins inside a word.

@@ -2,8 +2,8 @@
  * team.c - a merge as a whole: lists that grow, filled by one thread or by several.  Floor 4.
  *
  * Threads take parts in order.  What a part yields goes into lists of its own, small enough for the
- * second cache, and is copied once, to its place in the result.  Only the place depends on the parts
- * before: it is settled as soon as all of them have theirs, by whichever thread comes by.  So
+ * second cache, and is copied once, to its place in the result.  Only the place depends on the
+ * parts before: it is settled as soon as all of them have theirs, by whichever thread comes by.  So
  * nothing is counted beforehand, moved afterwards or guessed, no thread waits for a slow one before
  * there is no room for more parts, and the result is one thread's whatever the number of threads.
  *

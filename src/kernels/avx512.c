@@ -47,7 +47,7 @@ static const uint8_t iota[64] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11,
                                  32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47,
                                  48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
 
-/* Notes what flips in the 32 words from the i-th of a batch on, given the membership before them. */
+/* Notes what flips in 32 words from the i-th of a batch on, given the membership before them. */
 static inline void note_stride(hits *h, size_t i, const uint64_t *words, uint64_t in)
 {
     __m512i a = load(words), b = load(words + 8), c = load(words + 16), d = load(words + 24);

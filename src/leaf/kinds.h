@@ -271,8 +271,6 @@ SP_MUST_CHECK sp_status sp_bitmap_prepare(sp_edit *edit, sp_ref *leaf, uint32_t 
                                           uint32_t last, bool value);
 int32_t sp_bitmap_commit(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value);
 
-/* Hold *leaf in less where that is at hand: in the ref itself, in a smaller node, in another kind.
- * Optional, so short memory only means that it stays as it is. */
 /* Elements for which a list of n is given room: half as many to spare, so that one that grows page
  * by page is copied O(log n) times. */
 uint32_t sp_small_slack(uint32_t n, sp_shape shape);
@@ -280,6 +278,8 @@ uint32_t sp_small_slack(uint32_t n, sp_shape shape);
 bool sp_bitmap_turn(sp_edit *edit, sp_ref *leaf, uint32_t first, uint32_t last, bool value,
                     sp_turned *turned);
 
+/* Hold *leaf in less where that is at hand: in the ref itself, in a smaller node, in another kind.
+ * Optional, so short memory only means that it stays as it is. */
 void sp_small_tidy(sp_edit *edit, sp_ref *leaf);
 void sp_bitmap_tidy(sp_edit *edit, sp_ref *leaf);
 

@@ -1,7 +1,7 @@
 /* tier: differential
  *
- * test_merge.c - the merge against bytes a page, for every kernel table: in one go by one thread and
- * by several, and in batches of every small room.
+ * test_merge.c - the merge against bytes a page, for every kernel table: in one go by one thread
+ * and by several, and in batches of every small room.
  *
  * A scene is a guest over a few windows of gfns with what is dirty, extra and shared there, each as
  * the merge gets it and as a model.

@@ -1,7 +1,7 @@
 /* tier: model */
 /*
- * Page sets that hold nodes in common, against models: a pool of sets that are combined and released
- * at random; what results share, by hand; allocations that fail.
+ * Page sets that hold nodes in common, against models: a pool of sets that are combined and
+ * released at random; what results share, by hand; allocations that fail.
  *
  * A census of the pool says that each node has just the holders that name it, and that nothing is
  * live that no set reaches.

@@ -4,8 +4,8 @@
  *
  * Sets wait on a shelf, each beside the record of its pages.  A thread takes references from there,
  * combines what it has in hand, checks the result against the records' words, and puts it on the
- * shelf for the others, whose results are then made of its nodes.  Locks guard the shelf alone: sets
- * are combined, read and released while others do the same with sets of the same nodes.
+ * shelf for the others, whose results are then made of its nodes.  Locks guard the shelf alone:
+ * sets are combined, read and released while others do the same with sets of the same nodes.
  */
 #include <pthread.h>
 #include <stdlib.h>
