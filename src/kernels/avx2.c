@@ -3,9 +3,9 @@
  * Compiled with those flags alone; reached only through the table, after CPUID.
  *
  * toggles reads a batch of words and notes which of them have flips, without a branch on it, before
- * it writes any position: where pages are dirty at random, a branch a word costs more than all else.
- * Flat stretches are skipped 128 bytes at a test.  Positions come one by one from tzcnt, four of
- * them without a branch.  pdep and pext are avoided: they are slow before Zen 3.
+ * it writes any position: where pages are dirty at random, a branch a word costs more than the
+ * rest.  Flat stretches are skipped 128 bytes at a test.  Positions come one by one from tzcnt,
+ * four of them without a branch.  pdep and pext are avoided: they are slow before Zen 3.
  */
 #include <immintrin.h>
 

@@ -8,7 +8,7 @@
  */
 #include <string.h>
 
-#include "leaf/kinds.h"
+#include "leaf/build.h"
 
 /* Going back to a small kind waits for half of what made a bitmap, so a leaf does not flap. */
 #define SMALL_AGAIN (SP_SMALL_MAX_BYTES / 2)

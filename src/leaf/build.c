@@ -3,7 +3,7 @@
  */
 #include <string.h>
 
-#include "leaf/kinds.h"
+#include "leaf/build.h"
 
 sp_shape sp_leaf_pick(uint32_t pages, uint32_t runs)
 {

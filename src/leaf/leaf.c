@@ -6,7 +6,7 @@
  */
 #include <string.h>
 
-#include "leaf/kinds.h"
+#include "leaf/build.h"
 
 /* The runs of a packed ref or a runs node. */
 static uint32_t list_of(sp_ref leaf, const sp_run **runs, sp_run held[2])

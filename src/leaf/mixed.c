@@ -4,7 +4,7 @@
  * The list says which words matter: a run of a normal guest lies in one word or two, so each is
  * looked at alone, and the rest of the bitmap's 8 KiB is not.
  */
-#include "leaf/kinds.h"
+#include "leaf/build.h"
 
 /* 64 pages of a bitmap leaf. */
 static inline uint64_t word_of(const sp_bitmap *leaf, uint32_t w)
@@ -17,7 +17,7 @@ static inline uint64_t word_of(const sp_bitmap *leaf, uint32_t w)
     return sp_block_words(block)[w % SP_BLOCK_WORDS];
 }
 
-/* The words of a bitmap that lie under a list's runs, in order, with what lies beside them cleared. */
+/* The words of a bitmap that lie under a list's runs, in order, with what lies beside cleared. */
 typedef struct gathered {
     uint32_t n;
     uint64_t word[SP_LEAF_WORDS];

@@ -5,7 +5,7 @@
  * Two lists are combined as lists, two bitmaps as words, and a list and a bitmap by the words under
  * the list.  (SIMD merges of short lists were measured elsewhere not to pay.)
  */
-#include "leaf/kinds.h"
+#include "leaf/build.h"
 
 sp_status sp_leaf_clone(sp_edit *edit, sp_ref leaf, sp_ref *out)
 {

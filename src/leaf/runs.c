@@ -6,7 +6,7 @@
  */
 #include <string.h>
 
-#include "leaf/kinds.h"
+#include "leaf/lists.h"
 
 /* Two runs at a time, in the halves of a word: neither sum overflows one, of any list. */
 uint32_t sp_runs_pages(const sp_run *runs, uint32_t n)

@@ -7,7 +7,7 @@
  */
 #include <string.h>
 
-#include "leaf/kinds.h"
+#include "leaf/build.h"
 
 uint32_t sp_small_slack(uint32_t n, sp_shape shape)
 {

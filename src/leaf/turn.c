@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "leaf/kinds.h"
+#include "leaf/build.h"
 
 static void add_piece(sp_turned *turned, uint32_t first, uint32_t stop)
 {

@@ -4,7 +4,7 @@
 #ifndef SP_TESTS_SUPPORT_LEAF_H
 #define SP_TESTS_SUPPORT_LEAF_H
 
-#include "leaf/kinds.h"
+#include "leaf/build.h"
 #include "support_alloc.h"
 #include "support_check.h"
 
