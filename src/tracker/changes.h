@@ -6,9 +6,10 @@
  * an immutable, reference-counted bag of ranges.  A version's trail is a list of cells; when the
  * version before it dies, that one's trail is spliced in.  A trail of 256 cells is shortened, a
  * little after each change: eight bags of ranges are united into one set, eight such sets into one
- * of the next tier; a change that made more cells pays for all of them at once.  So it holds at
- * most 1 MiB of ranges and O(log n) sets, and most trails are dropped before that: putting a range
- * into a set costs ten times what appending it does.
+ * of the next tier; a change that made more cells pays for all of them at once.  Sets of 16,384
+ * ranges and more wait until there are 512 cells: uniting those takes milliseconds.  So a trail
+ * holds at most 1 MiB of ranges and some 512 sets, and most are dropped before that: putting a
+ * range into a set costs ten times what appending it does.
  *
  * Cells are linked and unlinked under the tracker's lock; a reader retains the cells it wants under
  * the lock and unites them after.
