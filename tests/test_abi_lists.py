@@ -130,7 +130,8 @@ def shared_after(*steps: tuple[str, int, int]) -> list[list[int]]:
     with SharedPages() as pages:
         for method, start, stop in steps:
             getattr(pages, method)(start, stop - start)
-        return lists.decode_list(lists.encode_list(pages.snapshot())).ranges().tolist()
+        listed = lists.decode_list(lists.encode_list(pages.snapshot()))
+        return [[int(start), int(stop)] for start, stop in listed.ranges()]
 
 
 def test_unsharing_a_start_loses_no_page() -> None:

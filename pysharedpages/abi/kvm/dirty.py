@@ -140,8 +140,13 @@ def dirty_entries(entries: NDArray[np.void], fetch: int = 0) -> NDArray[np.void]
     """
     if fetch < 0:
         raise RangeError(f"fetch is {fetch}, below 0")
-    if not len(entries):
-        return entries
-    turned = np.roll(entries, -(fetch % len(entries)))
-    others = np.flatnonzero(turned["flags"] != kvm.KVM_DIRTY_GFN_F_DIRTY)
-    return turned[: int(others[0])] if others.size else turned
+    at = fetch % max(len(entries), 1)
+    ahead = _dirty_prefix(entries[at:])
+    if len(ahead) < len(entries) - at:
+        return ahead
+    return np.concatenate([ahead, _dirty_prefix(entries[:at])])
+
+
+def _dirty_prefix(entries: NDArray[np.void]) -> NDArray[np.void]:
+    others = entries["flags"] != kvm.KVM_DIRTY_GFN_F_DIRTY
+    return entries[: int(others.argmax())] if others.any() else entries
