@@ -138,6 +138,14 @@ def test_a_walk_goes_on_over_its_batches() -> None:
         rmp.private_pages(wrong, 1)
 
 
+@pytest.mark.parametrize("batches", [1, 2, 3, 4, 5, 7, 8, 9])
+def test_a_walk_of_any_number_of_batches(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rmp, "_BATCH", 512)
+    entries = {pfn: f"01{pfn // 512 << 4:02x}000000000800" for pfn in range(0, batches * 512, 512)}
+    found = rmp.private_pages(table(entries, batches * 512), 1)
+    assert found.ranges().tolist() == [[0, batches]]
+
+
 @pytest.mark.parametrize(
     ("pfn", "text"),
     [

@@ -53,7 +53,8 @@ def copied(buffer: Any, most: int, least: int, what: str) -> bytes:
 
     FormatError if there are fewer than `least`.
     """
-    data = as_bits(buffer)[:most].tobytes()
+    view = buffer if isinstance(buffer, (bytes, bytearray)) else as_bits(buffer)
+    data = bytes(view[:most])
     if len(data) < least:
         raise FormatError(f"{what} ends at byte {len(data)}: {least} bytes are needed")
     return data
@@ -94,13 +95,7 @@ def negative(code: int) -> int:
 
 def conversions(rows: Sequence[tuple[int, int, bool]]) -> NDArray[np.void]:
     """Events (start, npages, shared) as an array; those of no pages are left out."""
-    table = np.zeros(len(rows), EVENT_DTYPE)
-    used = 0
-    for row in rows:
-        if row[1]:
-            table[used] = row
-            used += 1
-    return table[:used]
+    return np.array([row for row in rows if row[1]], EVENT_DTYPE)
 
 
 def pages_done(done: Any, npages: int, failed: bool = False) -> int:

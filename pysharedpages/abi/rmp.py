@@ -13,7 +13,6 @@ segmented RMP, RMPREAD); arch/x86/virt/svm/sev.c (`struct rmpentry_raw`, RST_ENT
 
 from __future__ import annotations
 
-import functools
 import struct
 from dataclasses import dataclass
 from typing import Any, Final
@@ -184,16 +183,11 @@ def private_pages(table: Any, asid: int, *, first_pfn: int = 0) -> PageSet:
     if raw.size % ENTRY_BYTES:
         raise FormatError(f"the table ends at byte {raw.size}, within an entry of 16 bytes")
     batch_bytes = _BATCH * ENTRY_BYTES
-    # One set for each bit of the number of batches, as sorting by merging has it: a union copies
-    # both sets, and uniting every batch with all before it would take the square of the time.
-    merged: list[PageSet] = []
-    for number, offset in enumerate(range(0, raw.size, batch_bytes), 1):
+    pages = PageSet()
+    for offset in range(0, raw.size, batch_bytes):
         entries = np.frombuffer(raw[offset : offset + batch_bytes].tobytes(), "<u8")[::2]
-        merged.append(PageSet.from_ranges(_assigned(entries, asid, offset)))
-        while number % 2 == 0:
-            merged.append(merged.pop() | merged.pop())
-            number //= 2
-    return functools.reduce(PageSet.__or__, merged, PageSet())
+        pages |= PageSet.from_ranges(_assigned(entries, asid, offset))
+    return pages
 
 
 def _assigned(low: NDArray[np.uint64], asid: int, offset: int) -> NDArray[np.uint64]:

@@ -16,6 +16,7 @@ protocol) and 4.1.6 (SNP Page State Change); arch/x86/include/asm/sev-common.h; 
 
 from __future__ import annotations
 
+import itertools
 import struct
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -185,7 +186,7 @@ class PageStateChange:
         code = ERROR_GENERIC if failed else self.status if left == wanted else 0
         if self.status == ERROR_INVALID_HEADER:
             return PageStateAnswer(self.buffer, 0, self.status)
-        words = np.frombuffer(self.buffer[_HEADER.size :], "<u8").copy()
+        words = _words(self.buffer)
         reached = self.reached
         for change in self.changes:
             taken = change.npages if change.shared is None else min(left, change.npages)
@@ -196,7 +197,7 @@ class PageStateChange:
                 break
         _, end, reserved = _HEADER.unpack_from(self.buffer)
         head = _HEADER.pack(reached, end, reserved)
-        return PageStateAnswer(head + words.tobytes(), 0, code)
+        return PageStateAnswer(head + struct.pack(f"<{len(words)}Q", *words), 0, code)
 
 
 def decode_page_state_change(buffer: Any) -> PageStateChange:
@@ -211,7 +212,7 @@ def decode_page_state_change(buffer: Any) -> PageStateChange:
     if end >= room or reserved:
         return PageStateChange(data[: _HEADER.size], (), current, ERROR_INVALID_HEADER)
     data = data[: _HEADER.size + (end + 1) * _ENTRY_BYTES]
-    words = np.frombuffer(data[_HEADER.size :], "<u8").tolist()
+    words = _words(data)
     changes: list[Change] = []
     index = current
     while index <= end:
@@ -225,6 +226,12 @@ def decode_page_state_change(buffer: Any) -> PageStateChange:
         changes.append(change)
         index += change.entries
     return PageStateChange(data, tuple(changes), index)
+
+
+def _words(buffer: bytes) -> list[int]:
+    """The entries after a header."""
+    count = (len(buffer) - _HEADER.size) // _ENTRY_BYTES
+    return list(struct.unpack_from(f"<{count}Q", buffer, _HEADER.size))
 
 
 def _entry(word: int) -> _Entry:
@@ -242,7 +249,7 @@ def _joined(words: list[int], index: int, first: _Entry) -> Change:
     npages = first.npages - first.cur_page
     last = index + 1
     if not first.cur_page:
-        for entry in map(_entry, words[last:]):
+        for entry in map(_entry, itertools.islice(words, last, None)):
             follows = entry.gfn == first.gfn + npages and entry.operation == first.operation
             fresh = not entry.cur_page and not entry.reserved
             if not follows or not fresh or entry.huge != first.huge:
@@ -255,13 +262,12 @@ def _joined(words: list[int], index: int, first: _Entry) -> Change:
     return Change(index, last - index, start, npages, shared, first.huge)
 
 
-def _advance(words: NDArray[np.uint64], change: Change, done: int) -> int:
+def _advance(words: list[int], change: Change, done: int) -> int:
     """Mark the first `done` pages of a change as done; the entry that is next."""
     for index in range(change.first, change.first + change.entries):
-        word = int(words[index])
-        entry = _entry(word)
+        entry = _entry(words[index])
         step = min(done, entry.npages - entry.cur_page)
-        words[index] = word + step
+        words[index] += step
         done -= step
         if entry.cur_page + step < entry.npages:
             return index
