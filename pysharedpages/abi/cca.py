@@ -5,8 +5,9 @@ memory at the other half of its address space instead. The monitor converts as f
 says how far it came; the realm goes on from there. Under KVM the host sees KVM_EXIT_MEMORY_FAULT.
 Pure functions, safe in any thread.
 
-Source: Realm Management Monitor specification 1.0, DEN0137, B5.3 RSI_IPA_STATE_SET; values in
-arch/arm64/include/asm/rsi_smc.h and rsi_cmds.h, the realm's checks in rsi.h.
+Source: Realm Management Monitor specification 1.0, DEN0137, RSI_IPA_STATE_SET; values in
+arch/arm64/include/asm/rsi_smc.h and rsi_cmds.h, the realm's checks in rsi.h. That reserved flags
+are an error is this library's reading.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ differences to KVM: reserved bits must be zero, which it ignores; and an entry t
 is never joined with the next, where KVM's sum takes in a page that no entry names if the guest
 places the next one just so. Pure functions, safe in any thread.
 
-Source: SEV-ES Guest-Hypervisor Communication Block Standardization, 56421 rev. 2.03, 2.3.1 (MSR
-protocol) and 4.1.6 (SNP Page State Change); arch/x86/include/asm/sev-common.h; `snp_begin_psc`,
-`snp_do_psc` and `__snp_complete_one_psc` in arch/x86/kvm/svm/sev.c.
+Source: SEV-ES Guest-Hypervisor Communication Block Standardization, AMD 56421 (GHCB MSR protocol,
+SNP Page State Change); arch/x86/include/asm/sev-common.h; `snp_begin_psc`, `snp_do_psc` and
+`__snp_complete_one_psc` in arch/x86/kvm/svm/sev.c. Reserved bits: this library's reading.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Floor: abi. What a guest asks for here is a hint: a page turns private when the 
 (TDG.MEM.PAGE.ACCEPT), which the VMM does not see. `MapGpa.trusted` says so to whoever applies the
 events. Pure functions, safe in any thread.
 
-Source: Guest-Host Communication Interface (GHCI) 1.5, 3.2 TDG.VP.VMCALL<MapGPA>; `tdx_map_gpa`
+Source: Guest-Host Communication Interface (GHCI), TDG.VP.VMCALL<MapGPA>; `tdx_map_gpa`
 and `tdx_complete_vmcall_map_gpa` in arch/x86/kvm/vmx/tdx.c for the host, `tdx_map_gpa` in
 arch/x86/coco/tdx/tdx.c for the guest.
 """

@@ -4,8 +4,8 @@ Floor: abi. Named as in the kernel. Offsets and sizes are those of x86-64; the i
 structures that they carry are the same on arm64.
 
 Source: include/uapi/linux/kvm.h, arch/x86/include/uapi/asm/kvm.h, include/uapi/linux/kvm_para.h
-and arch/x86/include/uapi/asm/kvm_para.h of Linux 6.18; `tests/test_abi_header.py` compiles them
-against the host's own. What the host's header is too old to know was read in the kernel's tree.
+and arch/x86/include/uapi/asm/kvm_para.h; `tests/test_abi_header.py` compiles them against the
+host's own. What came after Linux 6.1 was read in the kernel's tree.
 """
 
 from __future__ import annotations
