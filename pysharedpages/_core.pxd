@@ -179,6 +179,8 @@ cdef extern from "sharedpages.h" nogil:
     sp_status sp_log_add_ranges(sp_log *, const sp_range *, size_t n, size_t *bad)
     sp_status sp_log_add_pages(sp_log *, const uint64_t *, size_t n, size_t *bad)
     sp_status sp_log_add_ring(sp_log *, const sp_ring_entry *, size_t n, size_t *bad)
+    size_t sp_ring_harvest(sp_ring_entry *ring, uint32_t size, uint32_t *next, sp_ring_entry *out,
+                           size_t room)
     sp_log *sp_log_retain(sp_log *)
     sp_status sp_log_take(sp_log *, sp_harvest **out)
     sp_status sp_log_peek(sp_log *, sp_harvest **out)

@@ -1211,6 +1211,37 @@ cdef class Log:
         return taken
 
 
+@cython.final
+cdef class Ring:
+    """A vCPU's dirty ring over its mapping, and how far it is harvested. One thread at a time."""
+    cdef Lease mapping
+    cdef uint32_t size
+    cdef uint32_t next
+
+    def __cinit__(self, mapping):
+        self.mapping = Lease(mapping, True)
+        cdef Py_ssize_t entries = self.mapping.view.len // sizeof(sp_ring_entry)
+        if entries < 1 or entries > 1 << 31 or entries & (entries - 1):
+            raise ValueError(f"a ring of {entries} entries: their number is a power of two")
+        self.size = <uint32_t>entries
+
+    def __len__(self):
+        return self.size
+
+    def harvest(self, table, size_t used):
+        """Moves dirty entries into `table` from its entry `used` on; how many."""
+        cdef Lease data = Lease(table, True)
+        cdef size_t room = len(table)
+        if used > room:
+            raise IndexError(used)
+        cdef sp_ring_entry *out = <sp_ring_entry *>data.view.buf + used
+        cdef sp_ring_entry *ring = <sp_ring_entry *>self.mapping.view.buf
+        cdef size_t n
+        with nogil:
+            n = sp_ring_harvest(ring, self.size, &self.next, out, room - used)
+        return n
+
+
 # ---- kernels ----
 
 

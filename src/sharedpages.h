@@ -3,7 +3,7 @@
  *
  * pageset   immutable sets of gfns, and everything that can be asked of a set
  * tracker   the set that changes, its snapshots, what was converted between them
- * dirty     dirty logs, harvests, and the merge
+ * dirty     dirty logs and rings, harvests, and the merge
  */
 #ifndef SHAREDPAGES_H
 #define SHAREDPAGES_H
@@ -11,6 +11,7 @@
 #include "dirty/log.h"
 #include "dirty/memory.h"
 #include "dirty/merge.h"
+#include "dirty/ring.h"
 #include "kernels/kernels.h"
 #include "set/pageset.h"
 #include "tracker/tracker.h"
