@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final
 
@@ -118,7 +118,7 @@ class DirtyLog:
     that a MemoryError may leave some of the pages in.
     """
 
-    __slots__ = ("_counting", "_log", "_memory", "_sources")
+    __slots__ = ("_counting", "_log", "_memory", "_passes", "_sources")
 
     def __init__(self, memory: GuestMemory) -> None:
         if not isinstance(memory, GuestMemory):
@@ -126,6 +126,7 @@ class DirtyLog:
         self._memory = memory
         self._log = Log(memory._memory)
         self._sources: dict[str, int] = {}
+        self._passes = 0
         self._counting = threading.Lock()
 
     @property
@@ -172,6 +173,20 @@ class DirtyLog:
         """
         return self._log.lend(self._memory._index(slot))
 
+    def fill_bitmap(self, slot: int, fill: Callable[[Loan], object]) -> None:
+        """Has `fill` write a bitmap lent as by `bitmap_buffer`, and loses none of it.
+
+        If the log was taken from while `fill` ran, what it wrote is added for the next take. What
+        it wrote before it raised an exception is added too.
+        """
+        passes = self._passes
+        loan = self.bitmap_buffer(slot)
+        try:
+            fill(loan)
+        finally:
+            if self._passes != passes:
+                self.add_bitmap(slot, loan)
+
     def add_ring(self, entries: Any) -> None:
         """Adds dirty-ring entries (struct kvm_dirty_gfn, 16 bytes: flags, slot, offset).
 
@@ -208,10 +223,17 @@ class DirtyLog:
         O(1), but for bitmaps still lent and for what came as ring entries, pages and ranges: these
         are sorted, in O(n).
         """
+        self._pass()
         return Harvest(self, self._log.take())
 
     def _taken(self) -> Taken:
+        self._pass()
         return self._log.peek()
+
+    def _pass(self) -> None:
+        """Counts a look at the pages before it is taken, for `fill_bitmap` to see."""
+        with self._counting:
+            self._passes += 1
 
 
 class Harvest:

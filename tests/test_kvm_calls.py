@@ -1,0 +1,283 @@
+# tier: unit
+"""What the KVM sources ask of a kernel, and what they make of its answers: the kernel is a table.
+
+Real kernels are asked in tests/real; here is what those seldom answer, on any host.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pysharedpages import DirtyLog, GuestMemory, SharedPages, SharedPagesError, _kvm
+from pysharedpages._buffers import RING_DTYPE
+from pysharedpages._core import Ring
+from pysharedpages.sources import KvmDirtyLog, KvmDirtyRing, kvm_ring
+
+NPAGES = 3 * 262_144 + 100
+MEMORY = GuestMemory([(0x10002, 1000, NPAGES)])
+
+Answer = Callable[[int, Any], int]
+
+
+def take(log: DirtyLog) -> list[list[int]]:
+    """The ranges of pages in a log, which is empty afterwards."""
+    with SharedPages() as pages, log.take() as harvest:
+        found: list[list[int]] = pages.snapshot().merge(harvest).private.tolist()
+        return found
+
+
+def kernel(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
+    monkeypatch.setattr(_kvm, "call", lambda _fd, request, argument=0: answer(request, argument))
+
+
+def error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+class Slot:
+    """A kernel with one slot of `NPAGES`, whose dirty pages are `dirty`."""
+
+    def __init__(self) -> None:
+        self.dirty: list[int] = []
+        self.cleared: list[tuple[int, int]] = []
+        self.enabled = False
+        self.offered = 3
+
+    def __call__(self, request: int, argument: Any) -> int:
+        if request == _kvm.KVM_CHECK_EXTENSION:
+            return self.offered
+        if request == _kvm.KVM_ENABLE_CAP:
+            self.enabled = True
+            return 0
+        if request == _kvm.KVM_GET_DIRTY_LOG:
+            slot, padding, address = _kvm.DIRTY_LOG.unpack(argument)
+            assert (slot, padding) == (0x10002, 0)
+            bits = words_at(address, -(-NPAGES // 64))
+            for page in self.dirty:
+                bits[page // 64] |= np.uint64(1 << page % 64)
+            return 0
+        assert request == _kvm.KVM_CLEAR_DIRTY_LOG
+        slot, npages, first, address = _kvm.CLEAR_DIRTY_LOG.unpack(argument)
+        inside = first + npages <= NPAGES
+        if slot != 0x10002 or first % 64 or not inside or (npages % 64 and first + npages < NPAGES):
+            raise error(errno.EINVAL)
+        if words_at(address, -(-npages // 64)).any():
+            self.cleared.append((first, npages))
+        return 0
+
+
+def words_at(address: int, count: int) -> NDArray[np.uint64]:
+    memory = (ctypes.c_uint64 * count).from_address(address)
+    return np.frombuffer(memoryview(memory).cast("B"), np.uint64)
+
+
+@pytest.fixture
+def slot(monkeypatch: pytest.MonkeyPatch) -> Slot:
+    slot = Slot()
+    kernel(monkeypatch, slot)
+    return slot
+
+
+def test_one_call_collects_and_arms_where_asked(slot: Slot) -> None:
+    log = DirtyLog(MEMORY)
+    source = KvmDirtyLog(3, MEMORY, manual=False)
+    slot.dirty = [0, 1, NPAGES - 1]
+    source.collect(log)
+    assert take(log) == [[1000, 1002], [1000 + NPAGES - 1, 1000 + NPAGES]]
+    assert (slot.cleared, slot.enabled, source.manual) == ([], False, False)
+
+
+@pytest.mark.parametrize(
+    ("dirty", "cleared"),
+    [
+        ([], []),
+        ([0], [(0, 262_144)]),
+        ([262_143], [(0, 262_144)]),
+        ([262_144], [(262_144, 262_144)]),
+        ([5, 262_150], [(0, 524_288)]),
+        ([5, 600_000], [(0, 262_144), (524_288, 262_144)]),
+        ([786_432], [(786_432, 100)]),
+        ([NPAGES - 1], [(786_432, 100)]),
+        ([600_000, NPAGES - 1], [(524_288, 262_244)]),
+        ([1, 300_000, 600_000, 786_433], [(0, NPAGES)]),
+    ],
+)
+def test_what_is_dirty_is_cleared_by_the_rules(
+    slot: Slot, dirty: list[int], cleared: list[tuple[int, int]]
+) -> None:
+    log = DirtyLog(MEMORY)
+    source = KvmDirtyLog(3, MEMORY)
+    slot.dirty = dirty
+    source.collect(log)
+    assert take(log) == [[1000 + page, 1001 + page] for page in dirty]
+    assert slot.cleared == cleared
+    assert slot.enabled
+
+
+def test_a_kernel_without_the_call_is_not_asked_to_clear(slot: Slot) -> None:
+    slot.offered = 0
+    source = KvmDirtyLog(3, MEMORY)
+    source.collect(DirtyLog(MEMORY))
+    assert (source.manual, slot.enabled, slot.cleared) == (False, False, [])
+
+
+def test_a_log_taken_from_meanwhile_loses_nothing(
+    slot: Slot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody takes between KVM_GET_DIRTY_LOG and KVM_CLEAR_DIRTY_LOG, and sees pages too early:
+    what is written from then until the clear must still come.
+    """
+    log = DirtyLog(MEMORY)
+    source = KvmDirtyLog(3, MEMORY)
+    slot.dirty = [7]
+    early: list[list[list[int]]] = []
+
+    def answer(request: int, argument: Any) -> int:
+        if request == _kvm.KVM_CLEAR_DIRTY_LOG:
+            early.append(take(log))
+        return slot(request, argument)
+
+    kernel(monkeypatch, answer)
+    source.collect(log)
+    assert early == [[[1007, 1008]]]
+    assert take(log) == [[1007, 1008]]
+
+
+def test_what_fill_wrote_before_it_failed_is_dirty() -> None:
+    log = DirtyLog(MEMORY)
+
+    def fill(loan: object) -> None:
+        np.frombuffer(memoryview(loan), np.uint8)[0] = 0b101  # type: ignore[arg-type]
+        take(log)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        log.fill_bitmap(0x10002, fill)
+    assert take(log) == [[1000, 1001], [1002, 1003]]
+
+
+def test_an_error_of_the_kernel_names_the_slot(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = KvmDirtyLog(3, MEMORY)
+
+    def fail(request: int, argument: Any) -> int:
+        raise error(errno.EFAULT)
+
+    kernel(monkeypatch, fail)
+    with pytest.raises(SharedPagesError, match="slot 0x10002: Bad address"):
+        source.collect(DirtyLog(MEMORY))
+
+
+# Rings.
+
+
+class Rings:
+    """A kernel with one ring of eight entries, in `entries`."""
+
+    def __init__(self) -> None:
+        self.memory = bytearray(8 * RING_DTYPE.itemsize)
+        self.entries = np.frombuffer(self.memory, RING_DTYPE)
+        self.answers: list[int | OSError] = []
+        self.resets = 0
+
+    def push(self, position: int, *offsets: int) -> None:
+        for number, offset in enumerate(offsets, position):
+            self.entries[number % 8] = (1, 0x10002, offset)
+
+    def __call__(self, request: int, argument: Any) -> int:
+        assert request == _kvm.KVM_RESET_DIRTY_RINGS
+        self.resets += 1
+        harvested = self.entries["flags"] == 2
+        answer = self.answers.pop(0) if self.answers else int(harvested.sum())
+        if isinstance(answer, OSError):
+            raise answer
+        self.entries["flags"][harvested] = 0
+        return answer
+
+
+@pytest.fixture
+def rings(monkeypatch: pytest.MonkeyPatch) -> Rings:
+    rings = Rings()
+    kernel(monkeypatch, rings)
+    monkeypatch.setattr(
+        kvm_ring.KvmDirtyRing,
+        "_open_ring",
+        lambda self, _fd: self._rings.append(Ring(rings.memory)),
+    )
+    return rings
+
+
+def ring_source() -> KvmDirtyRing:
+    return KvmDirtyRing(3, [4], MEMORY, kick=lambda: None)
+
+
+def test_entries_are_reset_before_they_are_in_the_log(rings: Rings) -> None:
+    log = DirtyLog(MEMORY)
+    source = ring_source()
+    rings.push(0, 5, 6, 9)
+    assert source.collect(log) == 3
+    assert rings.entries["flags"].tolist() == [0] * 8
+    assert take(log) == [[1005, 1007], [1009, 1010]]
+    rings.push(3, *range(20, 27))
+    assert source.collect(log) == 7
+    assert take(log) == [[1020, 1027]]
+    assert (source.collect(log), rings.resets) == (0, 2)
+
+
+def test_a_reset_that_a_signal_ends_is_made_again(rings: Rings) -> None:
+    log = DirtyLog(MEMORY)
+    source = ring_source()
+    rings.push(0, 5, 6)
+    rings.answers = [error(errno.EINTR), error(errno.EINTR), 1]
+    assert source.collect(log) == 2
+    assert rings.resets == 3
+    assert take(log) == [[1005, 1007]]
+
+
+def test_a_reset_that_fails_leaves_the_entries_for_the_next_collection(rings: Rings) -> None:
+    log = DirtyLog(MEMORY)
+    source = ring_source()
+    rings.push(0, 5, 6)
+    rings.answers = [error(errno.EIO)]
+    with pytest.raises(SharedPagesError, match="cannot be reset"):
+        source.collect(log)
+    assert take(log) == []
+    rings.push(2, 8)
+    assert source.collect(log) == 3
+    assert take(log) == [[1005, 1007], [1008, 1009]]
+
+
+@pytest.mark.parametrize("pushed", [8, 3])
+def test_a_ring_that_overran_fails_for_ever(rings: Rings, pushed: int) -> None:
+    """All eight entries dirty, or fewer reset than were harvested: KVM had no room."""
+    log = DirtyLog(MEMORY)
+    source = ring_source()
+    rings.push(0, *range(pushed))
+    rings.answers = [pushed if pushed == 8 else pushed - 1]
+    for _ in range(2):
+        with pytest.raises(SharedPagesError, match="ring of 8 entries overran"):
+            source.collect(log)
+    assert take(log) == [[1000, 1000 + pushed]]
+
+
+@pytest.mark.parametrize("size", [0, 15, 48, 16 * 24])
+def test_rings_of_other_sizes(size: int) -> None:
+    with pytest.raises(ValueError, match="power of two"):
+        Ring(bytearray(size))
+
+
+def test_a_ring_has_no_place_before_the_table_s_end() -> None:
+    table = np.zeros(4, RING_DTYPE)
+    ring = Ring(bytearray(16 * 8))
+    assert (len(ring), ring.harvest(table, 4)) == (8, 0)
+    with pytest.raises(IndexError):
+        ring.harvest(table, 5)
+    with pytest.raises(BufferError):
+        ring.harvest(table[:0].tobytes(), 0)  # type: ignore[arg-type]
