@@ -18,6 +18,7 @@ from pysharedpages.cli import main
 from pysharedpages.softguest.host import Link
 from pysharedpages.softguest.layout import Layout
 from pysharedpages.sources import ProcessMemory
+from pysharedpages.testing import MicroVM
 
 SEED = int(os.environ.get("SP_TEST_SEED", "1"))
 SMALL = ["migrate", "--memory", "1GiB", "--resident", "4MiB", "--seed", str(SEED)]
@@ -48,13 +49,13 @@ def test_guest_arrives_intact(
 def test_report_has_the_documented_keys(capsys: pytest.CaptureFixture[str]) -> None:
     _, report = run_json(capsys, "--rounds", "1")
     assert set(report) == {
-        "schema", "source", "source_reason", "order", "workload", "engine", "seed",
+        "schema", "source", "source_reason", "log", "order", "workload", "engine", "seed",
         "memory_pages", "resident_pages", "rounds", "pages_compared", "differing_pages",
-        "first_differing_gfns", "list_equal", "verdict",
+        "first_differing_gfns", "list_equal", "resumed", "verdict",
     }  # fmt: skip
     assert set(report["rounds"][0]) == {
         "final", "dirty", "converted", "sent_shared", "sent_private",
-        "harvest_us", "snapshot_us", "merge_us",
+        "harvest_us", "snapshot_us", "merge_us", "ioctl_us",
     }  # fmt: skip
     assert (report["source"], report["source_reason"]) == ("model", "asked for")
     assert (report["memory_pages"], report["seed"]) == (262_144, SEED)
@@ -110,6 +111,7 @@ def test_no_rounds_prove_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         (["migrate", "--rounds", "-1"], "-1 rounds"),
         (["migrate", "--workload", "nap"], "invalid choice"),
         (["migrate", "--order", "none"], "invalid choice"),
+        (["migrate", "--log", "ring", "--source", "model"], "log ring: the model source has none"),
         (["migrate", "--seed", "x"], "invalid int"),
     ],
 )
@@ -151,9 +153,19 @@ def test_host_without_the_source_exits_with_3(
 def test_host_without_tracking_uses_the_model_and_says_why(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(MicroVM, "available", lambda: "no KVM here")
     monkeypatch.setattr(ProcessMemory, "available", lambda: "no tracking here")
     assert main([*SMALL, "--rounds", "1"]) == 0
-    assert "source model: no tracking here" in capsys.readouterr().out
+    assert "source model: no tracking here; no KVM guest: no KVM here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [("--source", "kvm"), ("--log", "ring")])
+def test_host_without_kvm_that_is_asked_for_it_exits_with_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(MicroVM, "available", lambda: "no KVM here")
+    assert main([*SMALL, *options]) == 3
+    assert "--source kvm: no KVM guest: no KVM here" in capsys.readouterr().err
 
 
 def test_memory_that_cannot_be_mapped_exits_with_3(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,9 +23,9 @@ from pysharedpages.softguest.layout import Layout
 from pysharedpages.softguest.migration import migrate
 from pysharedpages.softguest.rounds import Rounds
 from pysharedpages.softguest.scenario import Scenario
-from pysharedpages.softguest.space import PAGE_SIZE, AddressSpace
 from pysharedpages.softguest.workload import WORKLOADS, Step, Workload
 from pysharedpages.softguest.writelog import WriteLog
+from pysharedpages.testing.space import PAGE_SIZE, AddressSpace
 
 SEED = int(os.environ.get("SP_TEST_SEED", "1"))
 PLAIN = Scenario(

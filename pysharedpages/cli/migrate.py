@@ -1,4 +1,4 @@
-"""`pysharedpages migrate`: migrate a live software guest, and show whether it arrived."""
+"""`pysharedpages migrate`: migrate a live guest, and show whether it arrived."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from pysharedpages.cli.exits import CannotRunError, Exit, UsageError
+from pysharedpages.cli.table import print_table
 from pysharedpages.errors import RangeError, SharedPagesError
-from pysharedpages.softguest.scenario import ENGINES, LIST_THEN_DIRTY, ORDERS, SOURCES, Scenario
-from pysharedpages.softguest.space import PAGE_SIZE, UnsupportedHostError
+from pysharedpages.softguest.scenario import (
+    ENGINES,
+    LIST_THEN_DIRTY,
+    LOGS,
+    ORDERS,
+    SOURCES,
+    Scenario,
+)
 from pysharedpages.softguest.workload import WORKLOADS
-from pysharedpages.units import format_bytes, parse_pages
+from pysharedpages.testing.space import PAGE_SIZE, UnsupportedHostError
+from pysharedpages.units import parse_pages
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from pysharedpages.softguest.migration import Report
+    from pysharedpages.softguest.report import Report
     from pysharedpages.softguest.rounds import Observer
 
 __all__ = ["add_parser", "run"]
@@ -27,12 +35,13 @@ __all__ = ["add_parser", "run"]
 _EXTRA: Final = ("cryptography", "rich")
 
 _DESCRIPTION: Final = """\
-Migrate a live guest made of software from one host to another, within this process.
+Migrate a live guest from one host to another, within this process.
 
-The guest's writes are real memory writes, its conversions reach the tracker while it runs, and
-its private pages are ciphertext under a key of the host they lie on: a page sent on the wrong
-path arrives as garbage. After some rounds with the guest running and one with it stopped, every
-page it ever wrote is read on both hosts and compared."""
+Where /dev/kvm runs guests it is one: its writes come from KVM's dirty log, its conversions leave it
+by wrmsr, and it goes on in a second VM. Else it is made of software, over real memory. Its
+conversions reach the tracker while it runs, and its private pages are ciphertext under a key of the
+host they lie on: a page sent on the wrong path arrives as garbage. After some rounds with the guest
+running and one with it stopped, every page it ever wrote is read on both hosts and compared."""
 
 _EPILOG: Final = """\
 exit codes: 0 the guest arrived intact; 1 a page or the list of shared pages differs, or nothing
@@ -43,7 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the sub-parser of this command."""
     parser = commands.add_parser(
         "migrate",
-        help="migrate a live software guest and compare every page",
+        help="migrate a live guest and compare every page",
         description=_DESCRIPTION,
         epilog=_EPILOG + "\n\nworkloads:\n" + _workloads(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -85,8 +94,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     option(
         "--source",
         choices=SOURCES,
-        help="what finds the writes: the kernel's tracking of this process, or a dirty log "
-        "that the guest keeps (default: process where this host can)",
+        help="the guest and what finds its writes: a KVM guest and KVM's dirty log, or one of "
+        "software and the kernel's tracking of this process or a log the guest keeps itself "
+        "(default: the first that this host can)",
+    )
+    option(
+        "--log",
+        choices=LOGS,
+        help=f"KVM's dirty log: a bitmap a slot or a ring a vCPU (default: {LOGS[0]})",
     )
     option(
         "--engine",
@@ -109,18 +124,33 @@ def run(options: argparse.Namespace) -> Exit:
     """Migrate as the options say and print the outcome."""
     scenario = _scenario(options)
     _require_extra()
-    from pysharedpages.softguest.migration import migrate
-
     try:
         with _progress() as observer:
-            report = migrate(scenario, observer)
-    except UnsupportedHostError as error:
+            report = _migrate(scenario, observer)
+    except RangeError as error:
+        raise UsageError(str(error)) from error
+    except SharedPagesError as error:
         raise CannotRunError(str(error)) from error
     if options.json:
         print(json.dumps(report.as_dict(), indent=2))
     else:
-        _print_table(report)
+        print_table(report)
     return Exit.DONE if report.verdict == "intact" else Exit.CHECK_FAILED
+
+
+def _migrate(scenario: Scenario, observer: Observer | None) -> Report:
+    """With a KVM guest where that is asked for, or where nothing is and the host can."""
+    from pysharedpages.kvmguest import migration as kvm
+    from pysharedpages.softguest import migration as software
+
+    if scenario.source not in ("kvm", None):
+        return software.migrate(scenario, observer)
+    try:
+        return kvm.migrate(scenario, observer)
+    except UnsupportedHostError as error:
+        if scenario.source or scenario.log:
+            raise UnsupportedHostError(f"--source kvm: {error}") from error
+        return software.migrate(scenario, observer, because=str(error))
 
 
 def _scenario(options: argparse.Namespace) -> Scenario:
@@ -134,6 +164,7 @@ def _scenario(options: argparse.Namespace) -> Scenario:
             seed=options.seed,
             rounds=options.rounds,
             source=options.source,
+            log=options.log,
         )
     except RangeError as error:
         raise UsageError(str(error)) from error
@@ -190,57 +221,3 @@ class _Bar:
 
     def advance(self, npages: int) -> None:
         self._progress.advance(self._task, npages)
-
-
-def _print_table(report: Report) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    scenario = report.scenario
-    in_use = format_bytes(scenario.resident_pages * PAGE_SIZE)
-    memory = format_bytes(scenario.memory_pages * PAGE_SIZE)
-    table = Table(
-        title=f"{scenario.workload}: {in_use} in use of {memory}, {scenario.order}",
-        caption=f"source {report.source}: {report.source_reason}",
-        box=box.SIMPLE_HEAD,
-    )
-    table.add_column("round\n", no_wrap=True)
-    for heading in ("dirty\npages", "converted\npages", "sent\nshared", "sent\nprivate"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("harvest\nus", "snapshot\nus", "merge\nus"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for number, row in enumerate(report.rounds, 1):
-        counts = (row.dirty, row.converted, row.sent_shared, row.sent_private)
-        times = (row.harvest_us, row.snapshot_us, row.merge_us)
-        table.add_row(
-            "final" if row.final else str(number),
-            *(f"{count:,}" for count in counts),
-            *(f"{time:,.1f}" if time < 100 else f"{time:,.0f}" for time in times),
-        )
-    console = Console(highlight=False)
-    console.print(table)
-    style = "green" if report.verdict == "intact" else "bold red"
-    console.print(Text.assemble((report.verdict, style), f": {_evidence(report)}"), soft_wrap=True)
-
-
-def _evidence(report: Report) -> str:
-    """Why the verdict is what it is, in one sentence."""
-    comparison = report.comparison
-    compared = f"{comparison.pages_compared:,} pages compared through both hosts' keys"
-    if not comparison.pages_compared:
-        return "nothing was compared"
-    if comparison.differing:
-        first = ", ".join(f"{gfn:#x}" for gfn in comparison.differing[:4])
-        more = ", ..." if len(comparison.differing) > 4 else ""
-        lists = "" if comparison.list_equal else "; the list of shared pages differs too"
-        return f"{compared}, {len(comparison.differing):,} differ (gfn {first}{more}){lists}"
-    if not comparison.list_equal:
-        return f"{compared}, none differs, but the list of shared pages does"
-    if not report.converted_meanwhile:
-        return f"{compared}, none differs, but nothing was converted while rounds ran"
-    return (
-        f"{compared}, none differs; {report.converted_meanwhile:,} conversions while rounds ran; "
-        "the list of shared pages is the guest's own"
-    )

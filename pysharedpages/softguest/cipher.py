@@ -7,10 +7,21 @@ controllers make it. Both calls are stateless and safe in any thread.
 from __future__ import annotations
 
 import hashlib
+from typing import Protocol
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-__all__ = ["PageCipher"]
+__all__ = ["HostCipher", "PageCipher"]
+
+
+class HostCipher(Protocol):
+    """What a host does to the private pages in its memory."""
+
+    def encrypt(self, gfn: int, page: bytes, /) -> bytes:
+        """The ciphertext of `page` at `gfn`, as many bytes as came in."""
+
+    def decrypt(self, gfn: int, page: bytes, /) -> bytes:
+        """What `page` at `gfn` decrypts to: garbage unless this host encrypted it there."""
 
 
 class PageCipher:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from pysharedpages._core import SharedPages
 from pysharedpages.softguest.cipher import PageCipher
+from pysharedpages.softguest.comparison import View, ranges_of
 from pysharedpages.softguest.layout import Layout
-from pysharedpages.softguest.space import PAGE_SIZE, AddressSpace
 from pysharedpages.softguest.workload import Step
+from pysharedpages.testing.space import PAGE_SIZE, AddressSpace
 
 __all__ = ["Guest"]
 
@@ -71,13 +72,7 @@ class Guest:
 
     def shared_ranges(self) -> NDArray[np.uint64]:
         """The table as a list: the shared gfns, `(n, 2)` uint64, sorted and coalesced."""
-        gfns = self.layout.gfns(np.flatnonzero(np.frombuffer(self._shared, dtype=np.uint8)))
-        if not len(gfns):
-            return np.empty((0, 2), dtype=np.uint64)
-        breaks = np.flatnonzero(np.diff(gfns) != 1)
-        starts = gfns[np.concatenate(([0], breaks + 1))]
-        stops = gfns[np.concatenate((breaks, [len(gfns) - 1]))] + np.uint64(1)
-        return np.stack((starts, stops), axis=1)
+        return ranges_of(self.layout.gfns(np.flatnonzero(np.frombuffer(self._shared, np.uint8))))
 
     def written(self, index: int) -> bytes:
         """What the guest last wrote to the page."""
@@ -87,11 +82,19 @@ class Guest:
         )
         return stamp * (PAGE_SIZE // _STAMP.size)
 
-    def seen(self, index: int, space: AddressSpace, cipher: PageCipher) -> bytes:
-        """What the guest reads from the page when it runs on the host of `space` and `cipher`."""
+    def wrote(self, index: int, page: bytes) -> bool:
+        """Whether `page` is what the guest last wrote there."""
+        return page == self.written(index)
+
+    def gfn(self, index: int) -> int:
+        """Where the page lies."""
+        return self.layout.gfn(index)
+
+    def seen(self, index: int, host: View) -> bytes:
+        """What the guest reads from the page when it runs on that host."""
         gfn = self.layout.gfn(index)
-        raw = space.read(gfn)
-        return raw if self._shared[index] else cipher.decrypt(gfn, raw)
+        raw = host.space.read(gfn)
+        return raw if self._shared[index] else host.cipher.decrypt(gfn, raw)
 
     def _convert(self, start: int, stop: int, shared: bool) -> None:
         self._shared[start:stop] = bytes((shared,)) * (stop - start)

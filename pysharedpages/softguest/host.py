@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysharedpages._core import SharedPages, Transfer
-from pysharedpages.softguest.cipher import PageCipher
-from pysharedpages.softguest.space import AddressSpace
+from pysharedpages.softguest.cipher import HostCipher, PageCipher
+from pysharedpages.testing.space import AddressSpace
 
 __all__ = ["DestinationHost", "Link", "SourceHost"]
 
@@ -26,7 +26,7 @@ _REPORT_PAGES: Final = 256
 class SourceHost:
     """Where the guest runs."""
 
-    def __init__(self, space: AddressSpace, platform: PageCipher, transport: PageCipher) -> None:
+    def __init__(self, space: AddressSpace, platform: HostCipher, transport: PageCipher) -> None:
         self._space = space
         self._platform = platform
         self._transport = transport
@@ -46,7 +46,7 @@ class DestinationHost:
     def __init__(
         self,
         space: AddressSpace,
-        platform: PageCipher,
+        platform: HostCipher,
         transport: PageCipher,
         pages: SharedPages,
     ) -> None:

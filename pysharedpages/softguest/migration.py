@@ -5,29 +5,27 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from typing import Final
 
 from pysharedpages._core import SharedPages
 from pysharedpages.dirty import DirtyLog, GuestMemory
 from pysharedpages.errors import SharedPagesError
 from pysharedpages.softguest.cipher import PageCipher
-from pysharedpages.softguest.comparison import Comparison, View, compare
+from pysharedpages.softguest.comparison import View, compare
 from pysharedpages.softguest.guest import Guest
 from pysharedpages.softguest.host import DestinationHost, Link, SourceHost
 from pysharedpages.softguest.layout import Layout
+from pysharedpages.softguest.report import RESERVED_PAGES, Report, SilentObserver
 from pysharedpages.softguest.rounds import DirtySource, Observer, Round, Rounds
 from pysharedpages.softguest.scenario import Scenario
-from pysharedpages.softguest.space import PAGE_SIZE, AddressSpace, UnsupportedHostError
 from pysharedpages.softguest.vcpu import Vcpus
 from pysharedpages.softguest.workload import WORKLOADS, Step
 from pysharedpages.softguest.writelog import WriteLog
 from pysharedpages.sources import ProcessMemory
+from pysharedpages.testing.space import PAGE_SIZE, AddressSpace, UnsupportedHostError
 
-__all__ = ["RESERVED_PAGES", "Report", "migrate"]
+__all__ = ["migrate"]
 
-# Written before the migration, shared and written once in its first round, and left alone after.
-RESERVED_PAGES: Final = 64
 # A kernel slot takes 2^31 - 1 pages at most; a larger guest has several.
 _SLOT_PAGES: Final = 1 << 30
 # What a guest does at least between two harvests: without it, a small guest's rounds are over
@@ -35,84 +33,28 @@ _SLOT_PAGES: Final = 1 << 30
 _STEPS_A_ROUND: Final = 128
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a migration did, and whether the guest arrived.
-
-    `verdict` is "intact", "corrupt" (a page or the list of shared pages differs) or "unproven"
-    (nothing was compared, or nothing was converted while rounds ran: no evidence either way).
-    """
-
-    scenario: Scenario
-    source: str
-    source_reason: str
-    rounds: list[Round]
-    comparison: Comparison
-
-    @property
-    def verdict(self) -> str:
-        if self.comparison.differing or not self.comparison.list_equal:
-            return "corrupt"
-        if not self.comparison.pages_compared or not self.converted_meanwhile:
-            return "unproven"
-        return "intact"
-
-    @property
-    def converted_meanwhile(self) -> int:
-        """How many pages the vCPUs converted while rounds ran, the final one not counted.
-
-        The reserved pages prove no vCPU alive: the migrating thread converts them.
-        """
-        converted = sum(row.converted for row in self.rounds if not row.final)
-        return max(0, converted - RESERVED_PAGES)
-
-    def as_dict(self) -> dict[str, object]:
-        """The report in plain types, for JSON."""
-        scenario = self.scenario
-        return {
-            "schema": "pysharedpages.migrate/1",
-            "source": self.source,
-            "source_reason": self.source_reason,
-            "order": scenario.order,
-            "workload": scenario.workload,
-            "engine": scenario.engine,
-            "seed": scenario.seed,
-            "memory_pages": scenario.memory_pages,
-            "resident_pages": scenario.resident_pages,
-            "rounds": [asdict(row) for row in self.rounds],
-            "pages_compared": self.comparison.pages_compared,
-            "differing_pages": len(self.comparison.differing),
-            "first_differing_gfns": self.comparison.differing[:8],
-            "list_equal": self.comparison.list_equal,
-            "verdict": self.verdict,
-        }
-
-
-class _Silent:
-    def phase(self, name: str, npages: int) -> None:
-        pass
-
-    def advance(self, npages: int) -> None:
-        pass
-
-
 LinkFactory = Callable[[SourceHost, DestinationHost], Link]
 
 
 def migrate(
-    scenario: Scenario, observer: Observer | None = None, *, link: LinkFactory = Link
+    scenario: Scenario,
+    observer: Observer | None = None,
+    *,
+    link: LinkFactory = Link,
+    because: str | None = None,
 ) -> Report:
     """Boot the guest, migrate it while it runs, stop it, and compare the two hosts.
 
-    Guest threads have ended when this returns or raises. Raises `UnsupportedHostError` where the
-    host cannot map the memory or lacks the source asked for.
+    `because` says why no better guest than this was taken; the report tells. Guest threads have
+    ended when this returns or raises. Raises `UnsupportedHostError` where the host cannot map the
+    memory or lacks the source asked for.
     """
-    observer = observer or _Silent()
+    observer = observer or SilentObserver()
     with ExitStack() as stack:
         source, reason = _choose_source(scenario.source)
         memory = [stack.enter_context(AddressSpace(scenario.memory_pages)) for _ in range(2)]
-        here = View(memory[0], PageCipher.derived(scenario.seed, "source"))
-        there = View(memory[1], PageCipher.derived(scenario.seed, "destination"))
+        keys = [PageCipher.derived(scenario.seed, name) for name in ("source", "destination")]
+        here, there = (View(*host) for host in zip(memory, keys, strict=True))
         transport = PageCipher.derived(scenario.seed, "transport")
         pages, arrived = (
             stack.enter_context(SharedPages(scenario.memory_pages, engine=scenario.engine))
@@ -122,7 +64,7 @@ def migrate(
         guest = Guest(
             Layout(scenario.memory_pages, scenario.resident_pages),
             here.space,
-            here.cipher,
+            keys[0],
             pages,
             seed=scenario.seed,
             stored=writes.stored if isinstance(writes, WriteLog) else None,
@@ -131,7 +73,8 @@ def migrate(
         wire = link(SourceHost(here.space, here.cipher, transport), destination)
         rounds = _migrate(scenario, guest, pages, writes, wire, observer)
         observer.phase("compare", scenario.resident_pages)
-        comparison = compare(guest, here, there, destination, observer.advance)
+        comparison = compare(guest, (here, there), destination.get_list(), observer.advance)
+    reason = f"{reason}; {because}" if because else reason
     return Report(scenario, source, reason, rounds, comparison)
 
 

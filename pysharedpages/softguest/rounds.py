@@ -48,7 +48,10 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Round:
-    """What one round found and sent, in pages, and the microseconds of its three steps."""
+    """What one round found and sent, in pages, and the microseconds of its three steps.
+
+    `ioctl_us` is the part of the harvest that the kernel's calls took; None where it is not known.
+    """
 
     final: bool
     dirty: int
@@ -58,6 +61,7 @@ class Round:
     harvest_us: float
     snapshot_us: float
     merge_us: float
+    ioctl_us: float | None = None
 
 
 class Rounds:
@@ -112,7 +116,7 @@ class Rounds:
             self._send(transfer, stop is not None)
         converted = len(transfer.converted)
         self._succeed(snapshot)
-        return _row(stop, dirty, converted, transfer, (harvest_us, snapshot_us, merge_us))
+        return self._row(stop, dirty, converted, transfer, (harvest_us, snapshot_us, merge_us))
 
     def _list_then_dirty(self, stop: Callable[[], None] | None) -> Round:
         snapshot, snapshot_us = _timed(self._pages.snapshot)
@@ -125,7 +129,7 @@ class Rounds:
             self._send(transfer, stop is not None)
         converted = len(snapshot.converted_since(self._previous))
         self._succeed(snapshot)
-        return _row(
+        return self._row(
             stop, _pages(transfer), converted, transfer, (harvest_us, snapshot_us, merge_us)
         )
 
@@ -142,6 +146,28 @@ class Rounds:
         self._previous.close()
         self._previous = snapshot
 
+    def _row(
+        self,
+        stop: Callable[[], None] | None,
+        dirty: int,
+        converted: int,
+        transfer: Transfer,
+        microseconds: tuple[float, float, float],
+    ) -> Round:
+        harvest_us, snapshot_us, merge_us = microseconds
+        ioctl_ns: int | None = getattr(self._source, "ioctl_ns", None)
+        return Round(
+            final=stop is not None,
+            dirty=dirty,
+            converted=converted,
+            sent_shared=transfer.shared_pages,
+            sent_private=transfer.private_pages,
+            harvest_us=harvest_us,
+            snapshot_us=snapshot_us,
+            merge_us=merge_us,
+            ioctl_us=None if ioctl_ns is None else ioctl_ns / 1000,
+        )
+
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:
     start = time.perf_counter_ns()
@@ -151,23 +177,3 @@ def _timed(call: Callable[[], T]) -> tuple[T, float]:
 
 def _pages(transfer: Transfer) -> int:
     return transfer.shared_pages + transfer.private_pages
-
-
-def _row(
-    stop: Callable[[], None] | None,
-    dirty: int,
-    converted: int,
-    transfer: Transfer,
-    microseconds: tuple[float, float, float],
-) -> Round:
-    harvest_us, snapshot_us, merge_us = microseconds
-    return Round(
-        final=stop is not None,
-        dirty=dirty,
-        converted=converted,
-        sent_shared=transfer.shared_pages,
-        sent_private=transfer.private_pages,
-        harvest_us=harvest_us,
-        snapshot_us=snapshot_us,
-        merge_us=merge_us,
-    )
