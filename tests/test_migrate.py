@@ -165,7 +165,7 @@ def test_host_without_kvm_that_is_asked_for_it_exits_with_3(
 ) -> None:
     monkeypatch.setattr(MicroVM, "available", lambda: "no KVM here")
     assert main([*SMALL, *options]) == 3
-    assert "--source kvm: no KVM guest: no KVM here" in capsys.readouterr().err
+    assert "--source kvm: no KVM here" in capsys.readouterr().err
 
 
 def test_memory_that_cannot_be_mapped_exits_with_3(capsys: pytest.CaptureFixture[str]) -> None:

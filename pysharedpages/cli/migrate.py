@@ -139,7 +139,7 @@ def run(options: argparse.Namespace) -> Exit:
 
 
 def _migrate(scenario: Scenario, observer: Observer | None) -> Report:
-    """With a KVM guest where that is asked for, or where nothing is and the host can."""
+    """With a KVM guest where that is asked for, or where nothing is and one can be had."""
     from pysharedpages.kvmguest import migration as kvm
     from pysharedpages.softguest import migration as software
 
@@ -147,10 +147,10 @@ def _migrate(scenario: Scenario, observer: Observer | None) -> Report:
         return software.migrate(scenario, observer)
     try:
         return kvm.migrate(scenario, observer)
-    except UnsupportedHostError as error:
+    except (UnsupportedHostError, RangeError) as error:
         if scenario.source or scenario.log:
-            raise UnsupportedHostError(f"--source kvm: {error}") from error
-        return software.migrate(scenario, observer, because=str(error))
+            raise type(error)(f"--source kvm: {error}") from error
+        return software.migrate(scenario, observer, because=f"no KVM guest: {error}")
 
 
 def _scenario(options: argparse.Namespace) -> Scenario:

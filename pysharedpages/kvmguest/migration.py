@@ -47,7 +47,7 @@ def migrate(
     more = proceed or (lambda done: done < scenario.rounds)
     reason = MicroVM.available()
     if reason is not None:
-        raise UnsupportedHostError(f"no KVM guest: {reason}")
+        raise UnsupportedHostError(reason)
     with ExitStack() as stack:
         log_kind = scenario.log or LOGS[0]
         ledger = Ledger(scenario.memory_pages, scenario.resident_pages)

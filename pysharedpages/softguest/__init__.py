@@ -6,6 +6,9 @@ travels on the wrong path decrypts to garbage as it does on the hardware. The gu
 the sense the migration rules ask for: it converts a page before it writes it under the new type,
 it writes anew what it converted, and one thread owns each page.
 
-Floor: softguest, above sources and below cli. `migration.migrate` plays a `scenario.Scenario`;
-all but `scenario`, `workload`, `layout` and `space` need the `cli` extra (cryptography).
+The scenario, the layout, the workloads, the rounds, the link, the comparison and the report serve
+any guest, that of `kvmguest` too.
+
+Floor: softguest, above testing and below kvmguest. `migration.migrate` plays a `scenario.Scenario`;
+all but `scenario`, `workload` and `layout` need the `cli` extra (cryptography).
 """

@@ -74,7 +74,8 @@ def migrate(
         rounds = _migrate(scenario, guest, pages, writes, wire, observer)
         observer.phase("compare", scenario.resident_pages)
         comparison = compare(guest, (here, there), destination.get_list(), observer.advance)
-    reason = f"{reason}; {because}" if because else reason
+    if because is not None:
+        reason = f"{reason}; {because}"
     return Report(scenario, source, reason, rounds, comparison)
 
 

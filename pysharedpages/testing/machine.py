@@ -8,7 +8,6 @@ import os
 import platform
 import struct
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -84,7 +83,6 @@ class MicroVM:
         self.dirty = dirty
         self._on_conversion = on_conversion
         self._ring: tuple[KvmDirtyRing, DirtyLog] | None = None
-        self._ring_lock = threading.Lock()
         self._closing = ExitStack()
         try:
             self._firmware = Firmware(npages * _kvm.PAGE_SIZE, programs, _hypercall_instruction())

@@ -209,8 +209,10 @@ class Vcpu:
         if threading.current_thread() is self._thread:
             return
         self._kicked = True
-        if self._inside and self._thread.ident is not None:
-            signal.pthread_kill(self._thread.ident, _KICK)
+        if not self._inside or self._thread.ident is None:
+            return
+        # If it has left and come back by now, the signal waits for it, and it leaves at once.
+        signal.pthread_kill(self._thread.ident, _KICK)
         with self._changed:
             while self._kicked and self._inside and self._thread.is_alive():
                 self._changed.wait(_POLL_SECONDS)

@@ -81,11 +81,14 @@ def test_table_has_the_ioctl_s_own_time(capsys: pytest.CaptureFixture[str]) -> N
 def test_memory_without_room_for_the_ledger_exits_with_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    full = ["migrate", "--source", "kvm", "--memory", "4MiB", "--resident", "4MiB"]
+    full = ["migrate", "--memory", "4MiB", "--resident", "4MiB", "--rounds", "1"]
     with pytest.raises(SystemExit) as ended:
-        main(full)
+        main([*full, "--source", "kvm"])
     assert ended.value.code == 2
-    assert "1024 resident pages and 2 of the guest's ledger" in capsys.readouterr().err
+    reason = "1024 resident pages and 2 of the guest's ledger: the memory has 1024"
+    assert f"--source kvm: {reason}" in capsys.readouterr().err
+    assert main([*full, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["source_reason"].endswith(reason)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

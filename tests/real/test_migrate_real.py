@@ -11,6 +11,7 @@ import pytest
 
 from pysharedpages.cli import main
 from pysharedpages.sources import ProcessMemory
+from pysharedpages.testing import MicroVM
 
 SEED = os.environ.get("SP_TEST_SEED", "1")
 MISSING = ProcessMemory.available()
@@ -34,9 +35,13 @@ def test_guest_arrives_intact(capsys: pytest.CaptureFixture[str], workload: str)
     assert all(row["dirty"] > 0 for row in report["rounds"][1:])
 
 
-def test_kernel_is_asked_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_kernel_is_asked_where_kvm_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(MicroVM, "available", lambda: "no KVM here")
     _, report = run_json(capsys, "--rounds", "1")
     assert report["source"] == "process"
+    assert report["source_reason"].endswith("no KVM guest: no KVM here")
 
 
 def test_wrong_order_corrupts(capsys: pytest.CaptureFixture[str]) -> None:
