@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Final, TypeAlias
+from typing import Final
 
 __all__ = [
     "STAMP_WORDS",
@@ -31,8 +31,12 @@ STAMP_WORDS: Final = 8
 each may take an entry of the dirty ring."""
 
 
+class Step:
+    """One thing that a guest does."""
+
+
 @dataclass(frozen=True)
-class Write:
+class Write(Step):
     """Store `value` in the first `words` 8-byte words of each page, by rising gfn."""
 
     gfn: int
@@ -42,7 +46,7 @@ class Write:
 
 
 @dataclass(frozen=True)
-class Convert:
+class Convert(Step):
     """Convert each page by one `wrmsr`, which leaves the guest before it is done."""
 
     gfn: int
@@ -51,7 +55,7 @@ class Convert:
 
 
 @dataclass(frozen=True)
-class Hypercall:
+class Hypercall(Step):
     """Convert all pages by one KVM_HC_MAP_GPA_RANGE; the answer is in `Vcpu.answer`."""
 
     gfn: int
@@ -60,7 +64,7 @@ class Hypercall:
 
 
 @dataclass(frozen=True)
-class Retype:
+class Retype(Step):
     """As `Convert`, and the guest notes it in its ledger, whose entries for the pages begin at the
     guest physical address `entry`: 8 bytes a page, bit 0 shared, above it how often it was stamped.
     """
@@ -72,7 +76,7 @@ class Retype:
 
 
 @dataclass(frozen=True)
-class Stamp:
+class Stamp(Step):
     """Write each page anew: its next version by the ledger, enciphered if the ledger says private.
 
     The word that is stored `STAMP_WORDS` times is `guest.content` of gfn and version, or that
@@ -85,40 +89,35 @@ class Stamp:
 
 
 @dataclass(frozen=True)
-class Wait:
+class Wait(Step):
     """Do nothing for a while; the VMM sleeps meanwhile. A stop ends it early."""
 
     microseconds: int
 
 
 @dataclass(frozen=True)
-class Breakpoint:
+class Breakpoint(Step):
     """Stay here until the VMM lets this vCPU pass; `Vcpu.breakpoint` is `number` meanwhile."""
 
     number: int
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Step):
     """Count one in `Vcpu.checkpoints`, and stay here if the VMM has asked for a stop."""
 
 
 @dataclass(frozen=True)
-class Halt:
+class Halt(Step):
     """The end: the vCPU's thread is done."""
 
 
 @dataclass(frozen=True)
-class Loop:
+class Loop(Step):
     """The steps again and again, `times` or for ever; loops nest three deep."""
 
     steps: tuple[Step, ...]
     times: int | None = None
-
-
-Step: TypeAlias = (
-    Write | Convert | Hypercall | Retype | Stamp | Wait | Breakpoint | Checkpoint | Halt | Loop
-)
 
 
 def random_steps(gfn: int, npages: int, count: int, seed: int) -> Iterator[Step]:
