@@ -36,6 +36,7 @@ _CPUID_ENTRY_BYTES: Final = 40
 # struct kvm_msr_filter: flags, then 16 ranges, each: flags, how many, the first, their bitmap.
 _MSR_FILTER_BYTES: Final = 392
 _MSR_RANGE: Final = struct.Struct("=III4xQ")
+_MAP_GPA_RANGE: Final = 1 << _kvm.KVM_HC_MAP_GPA_RANGE
 _VMCALL: Final = b"\x0f\x01\xc1"
 _VMMCALL: Final = b"\x0f\x01\xd9"
 _EINVAL: Final = 22
@@ -110,13 +111,16 @@ class MicroVM:
     def can_hypercall(cls) -> str | None:
         """None where a guest's hypercall leaves the guest here, else why not: it is tried."""
         try:
-            with cls(512, [[Hypercall(0)]], pages=SharedPages(512), dirty=None) as machine:
+            with (
+                SharedPages(512) as pages,
+                cls(512, [[Hypercall(7)]], pages=pages, dirty=None) as machine,
+            ):
                 machine.start()
-                if machine.wait_until_still(0.5):
-                    return None
+                if not machine.wait_until_still(0.5):
+                    return "a hypercall never leaves the guest on this host, nor comes back"
+                return None if 7 in pages else f"{KVM} has no KVM_CAP_EXIT_HYPERCALL"
         except SharedPagesError as error:
             return str(error)
-        return "a hypercall of a guest never leaves the guest on this host"
 
     @property
     def vcpu_fds(self) -> list[int]:
@@ -237,6 +241,8 @@ class MicroVM:
         self._closing.callback(os.close, self.fd)
         if self.dirty == "ring":
             self._enable_ring(ring_entries)
+        if _kvm.extension(self.fd, _kvm.KVM_CAP_EXIT_HYPERCALL) & _MAP_GPA_RANGE:
+            _kvm.enable(self.fd, _kvm.KVM_CAP_EXIT_HYPERCALL, _MAP_GPA_RANGE)
         self._add_slots()
         self._filter_msr()
         self.vcpus: list[Vcpu] = []
