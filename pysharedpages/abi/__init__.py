@@ -15,7 +15,7 @@ the byte, or `RangeError` for gfns from 2^52 on. Guest frame numbers count pages
 
 from __future__ import annotations
 
-from pysharedpages.abi import attributes, cca, kvm, lists, pkvm, rmp, sev, snp, tdx
+from pysharedpages.abi import attributes, cca, kvm, lists, pkvm, rmp, sev, snp, tdx, traces
 from pysharedpages.abi._request import Request
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "sev",
     "snp",
     "tdx",
+    "traces",
 ]

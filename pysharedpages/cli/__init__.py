@@ -10,15 +10,16 @@ Exit codes: 0 done, 1 a check failed, 2 usage, 3 this host cannot, 130 interrupt
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
-from pysharedpages.cli import migrate
+from pysharedpages.cli import migrate, replay
 from pysharedpages.cli.exits import CannotRunError, Exit, UsageError
 
 __all__ = ["main"]
 
-_COMMANDS = (migrate,)
+_COMMANDS = (migrate, replay)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CannotRunError as error:
         print(f"pysharedpages: {error}", file=sys.stderr)
         return Exit.CANNOT_RUN
+    except BrokenPipeError:
+        # Whoever read the output has enough; what is left must not be flushed at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.DONE
     except KeyboardInterrupt:
         print("pysharedpages: interrupted", file=sys.stderr)
         return Exit.INTERRUPTED

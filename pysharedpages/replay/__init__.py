@@ -1,0 +1,1 @@
+"""What a trace of conversions does: the state it leads to, and how it got there."""
