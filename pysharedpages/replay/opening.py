@@ -49,12 +49,18 @@ class Trace:
         """Bytes of the file read so far, before decompression."""
         return self._raw.count
 
-    def read(self, size: int = -1, /) -> bytes:
-        """The next bytes, as many as come at once whatever `size`; none at the end.
+    def read(self, size: int = _READ, /) -> bytes:
+        """The next bytes: `size` of them or a little more; fewer at the end, and none after it.
 
         Raises `FormatError` where compressed data are damaged or cut off.
         """
-        return next(self._pieces, b"")
+        parts, count = [], 0
+        for part in self._pieces:
+            parts.append(part)
+            count += len(part)
+            if count >= size:
+                break
+        return b"".join(parts)
 
 
 class _Counted(io.RawIOBase):

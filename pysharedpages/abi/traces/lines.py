@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pysharedpages.abi.traces.rows import (
     BLOCK_DTYPE,
     DIRTY_DTYPE,
+    EMPTY,
     PERMIT_DTYPE,
     REFUSED_DTYPE,
     TRACE_DTYPE,
@@ -93,10 +94,6 @@ def _at(where: Where, mask: NDArray[np.bool_]) -> Where:
     return {name: column[mask] for name, column in where.items()}
 
 
-def _batch(**arrays: NDArray[np.void]) -> Batch:
-    return Batch.joined([])._replace(**arrays)
-
-
 def _converted(
     start: Values, npages: Values, shared: NDArray[Any], where: Where, refusals: _Masks
 ) -> Batch:
@@ -113,7 +110,7 @@ def _converted(
         TRACE_DTYPE, _at(where, good), start=start[good], npages=npages[good], shared=shared[good]
     )
     refused = _rows(REFUSED_DTYPE, _at(where, ~good), reason=reason[~good])
-    return _batch(events=events, refused=refused)
+    return EMPTY._replace(events=events, refused=refused)
 
 
 def _map_refusals(attributes: Values) -> _Masks:
@@ -178,7 +175,7 @@ def _msr(fields: Fields, where: Where) -> Batch:
     good, bad = (control & mask for mask in (~faulted & (data <= 1), faulted | (data > 1)))
     refused = _rows(REFUSED_DTYPE, _at(where, bad), reason=reason[bad])
     permits = _rows(PERMIT_DTYPE, _at(where, good), allowed=data[good])
-    return Batch.joined([batch, _batch(permits=permits, refused=refused)])
+    return Batch.joined([batch, EMPTY._replace(permits=permits, refused=refused)])
 
 
 def _vmgexit(fields: Fields, where: Where) -> Batch:
@@ -187,12 +184,12 @@ def _vmgexit(fields: Fields, where: Where) -> Batch:
 
 def _ring_push(fields: Fields, where: Where) -> Batch:
     columns = {name: fields[name] for name in ("slot", "offset", "ring")}
-    return _batch(dirty=_rows(DIRTY_DTYPE, where, **columns))
+    return EMPTY._replace(dirty=_rows(DIRTY_DTYPE, where, **columns))
 
 
 def _block_change(fields: Fields, where: Where) -> Batch:
     columns = {name: fields[name] for name in ("offset", "size", "before", "after")}
-    return _batch(blocks=_rows(BLOCK_DTYPE, where, **columns))
+    return EMPTY._replace(blocks=_rows(BLOCK_DTYPE, where, **columns))
 
 
 def _steps(delimiter: bytes, *steps: bytes | Step) -> tuple[Step, ...]:

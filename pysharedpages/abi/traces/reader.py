@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysharedpages.abi.traces.lines import FORMS, OPENING, Fields, Form, Where
-from pysharedpages.abi.traces.rows import Batch
+from pysharedpages.abi.traces.rows import EMPTY, Batch
 from pysharedpages.abi.traces.stamps import stamps
 from pysharedpages.abi.traces.steps import MisfitError
 from pysharedpages.abi.traces.text import MARGIN, Positions, Text, among
@@ -85,18 +85,18 @@ class TraceReader:
     def finish(self) -> Batch:
         """The rows of the last line, if no line end followed it; the end of the trace."""
         missing_end = bool(self._rest) or self._in_long_line
-        return self.feed(b"\n") if missing_end else Batch.joined([])
+        return self.feed(b"\n") if missing_end else EMPTY
 
     def _take(self, data: bytes) -> Batch:
         if self._in_long_line:
             head, end, data = data.partition(b"\n")
             self._offset += len(head) + len(end)
             if not end:
-                return Batch.joined([])
+                return EMPTY
             self._in_long_line = False
             self.lines += 1
         whole, end, rest = data.rpartition(b"\n")
-        batch = Batch.joined([])
+        batch = EMPTY
         if end:
             batch = self._lines(self._rest + whole + end)
             self._rest = b""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 __all__ = [
     "BLOCK_DTYPE",
     "DIRTY_DTYPE",
+    "EMPTY",
     "NO_CPU",
     "NO_TIME",
     "PERMIT_DTYPE",
@@ -113,15 +114,23 @@ class Batch(NamedTuple):
     @classmethod
     def joined(cls, batches: list[Batch]) -> Batch:
         """All rows of the batches, in the order of their lines."""
-        dtypes = (TRACE_DTYPE, DIRTY_DTYPE, BLOCK_DTYPE, PERMIT_DTYPE, REFUSED_DTYPE)
-        columns = zip(*batches, strict=True) if batches else ((),) * len(dtypes)
-        return cls(*map(_in_order, columns, dtypes))
+        return cls(*map(_in_order, zip(*batches, strict=True))) if batches else EMPTY
 
 
-def _in_order(parts: tuple[NDArray[np.void], ...], dtype: np.dtype[np.void]) -> NDArray[np.void]:
-    parts = tuple(part for part in parts if len(part))
-    if not parts:
-        return np.empty(0, dtype)
-    rows = np.concatenate(parts) if len(parts) > 1 else parts[0]
+def _in_order(parts: tuple[NDArray[np.void], ...]) -> NDArray[np.void]:
+    some = [part for part in parts if len(part)]
+    if not some:
+        return parts[0]
+    rows = np.concatenate(some) if len(some) > 1 else some[0]
     line = rows["line"]
     return rows if (line[1:] >= line[:-1]).all() else rows[np.argsort(line, kind="stable")]
+
+
+EMPTY: Final = Batch(
+    np.empty(0, TRACE_DTYPE),
+    np.empty(0, DIRTY_DTYPE),
+    np.empty(0, BLOCK_DTYPE),
+    np.empty(0, PERMIT_DTYPE),
+    np.empty(0, REFUSED_DTYPE),
+)
+"""No rows."""
