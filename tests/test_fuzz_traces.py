@@ -12,7 +12,7 @@ from traces_oracle import check_reader
 
 SEED = int(os.environ.get("SP_TEST_SEED", "1"))
 SCALE = float(os.environ.get("SP_TEST_SCALE", "1"))
-CORPUS = sorted((Path(__file__).parent / "fuzz" / "corpus" / "traces").iterdir())
+CORPUS = sorted((Path(__file__).parent / "fuzz" / "trace_corpus").iterdir())
 
 
 def mutated(data: bytes, pick: random.Random) -> bytes:

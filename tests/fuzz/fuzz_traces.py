@@ -1,7 +1,7 @@
 # tier: hostile
 """Fuzzes the reader of traces: `python tests/fuzz/fuzz_traces.py CORPUS [libFuzzer options]`.
 
-Needs atheris. The plain suite runs the same check on tests/fuzz/corpus/traces and on mutations of
+Needs atheris. The plain suite runs the same check on tests/fuzz/trace_corpus and on mutations of
 it, in tests/test_fuzz_traces.py.
 """
 

@@ -39,8 +39,6 @@ _MAX_PAGES: Final = np.uint64(1 << 52)
 
 _HC_MAP_GPA_RANGE: Final = 12
 _MAP_ENCRYPTED: Final = np.uint64(0x10)
-_MAP_PAGE_SIZE: Final = np.uint64(0xF)
-_MAP_LARGEST_PAGE_SIZE: Final = 2
 _MAP_RESERVED: Final = np.uint64(2**64 - 0x20)
 _FAULT_PRIVATE: Final = np.uint64(0x8)
 _MSR_GHCB: Final = 0xC0010130
@@ -114,9 +112,8 @@ def _converted(
 
 
 def _map_refusals(attributes: Values) -> _Masks:
-    page_size = attributes & _MAP_PAGE_SIZE
-    reserved = ((attributes & _MAP_RESERVED) != 0) | (page_size > _MAP_LARGEST_PAGE_SIZE)
-    return {Refusal.RESERVED_BITS: reserved}
+    """The page size in bits 3:0 is only a preference, whatever it says; bits 63:5 are reserved."""
+    return {Refusal.RESERVED_BITS: (attributes & _MAP_RESERVED) != 0}
 
 
 def _convert_memory(fields: Fields, where: Where) -> Batch:
