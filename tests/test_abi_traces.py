@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from pysharedpages import SharedPages
@@ -384,6 +386,18 @@ def test_lines_cut_anywhere(cut: int) -> None:
     ]
     assert len(reader.finish().events) == 0
     assert reader.lines == 100
+
+
+def test_a_file_is_read_in_batches() -> None:
+    line = b"kvm_memory_fault start 0x1000 size 0x1000 flags 0x8\n"
+    batches = list(traces.read(io.BytesIO(line * 100_000 + line[:-1])))
+    assert len(batches) > 2
+    assert sum(len(batch.events) for batch in batches) == 100_001
+    assert batches[-1].events["line"].tolist() == [100_001]
+    file = io.BytesIO(b"kvm_msr: msr_write x\n" + line)
+    with pytest.raises(traces.TraceError, match="line 1, byte 19"):
+        next(traces.read(file))
+    assert [len(batch.events) for batch in traces.read(io.BytesIO(b""))] == [0]
 
 
 def test_a_line_longer_than_the_longest_is_no_event() -> None:
