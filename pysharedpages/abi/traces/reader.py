@@ -32,8 +32,6 @@ _LONGEST_EVENT: Final = 1024
 _BEFORE_NAME: Final = among(b"\n \t:")
 _KEPT_ERRORS: Final = 16
 
-Malformed = Literal["raise", "skip"]
-
 
 class TraceError(FormatError):
     """A malformed line: its number from 1, and the offset of the byte that is wrong."""
@@ -55,7 +53,7 @@ class TraceReader:
     pieces given, whatever the lines hold. Time is linear in the bytes. One thread at a time.
     """
 
-    def __init__(self, *, malformed: Malformed = "raise") -> None:
+    def __init__(self, *, malformed: Literal["raise", "skip"] = "raise") -> None:
         if malformed not in ("raise", "skip"):
             raise ValueError(f"malformed is 'raise' or 'skip', not {malformed!r}")
         self._raises = malformed == "raise"
@@ -65,7 +63,7 @@ class TraceReader:
         self.lines = 0
         """Lines read so far, of any content."""
         self.malformed = 0
-        """Malformed lines passed over."""
+        """_Malformed lines passed over."""
         self.errors: tuple[TraceError, ...] = ()
         """The first of them, at most sixteen."""
 
@@ -183,7 +181,7 @@ def _misfit(form: Form, tail: bytes) -> MisfitError | None:
     return None
 
 
-def read(source: _Readable, *, malformed: Malformed = "raise") -> Iterator[Batch]:
+def read(source: _Readable, *, malformed: Literal["raise", "skip"] = "raise") -> Iterator[Batch]:
     """The rows of a binary file, a batch for every few thousand lines; bounded memory.
 
     Raises `TraceError` for the first malformed line, unless `malformed` is "skip".
@@ -194,7 +192,7 @@ def read(source: _Readable, *, malformed: Malformed = "raise") -> Iterator[Batch
     yield reader.finish()
 
 
-def parse(lines: bytes, *, malformed: Malformed = "raise") -> Batch:
+def parse(lines: bytes, *, malformed: Literal["raise", "skip"] = "raise") -> Batch:
     """The rows of a whole trace; raises as `read`."""
     reader = TraceReader(malformed=malformed)
     return Batch.joined([reader.feed(lines), reader.finish()])
