@@ -44,6 +44,8 @@ def as_pages(given: Any) -> NDArray[np.uint64]:
 
 def as_events(given: Any) -> NDArray[np.void]:
     """`given` as a contiguous array of EVENT_DTYPE."""
+    if isinstance(given, np.ndarray) and given.dtype is EVENT_DTYPE and given.ndim == 1:
+        return np.ascontiguousarray(given)
     return _as_records(given, EVENT_DTYPE, "events")
 
 
@@ -54,7 +56,8 @@ def as_ring(given: Any) -> NDArray[np.void]:
         if data.dtype.kind in "uib" and data.ndim == 1:
             if data.nbytes % RING_DTYPE.itemsize:
                 size = RING_DTYPE.itemsize
-                raise FormatError(f"{data.nbytes} bytes are not whole ring entries of {size} bytes")
+                text = f"{data.nbytes} bytes are not whole ring entries of {size} bytes"
+                raise FormatError(text, offset=data.nbytes)
             return np.ascontiguousarray(data).view(RING_DTYPE)
     return _as_records(given, RING_DTYPE, "ring entries")
 
@@ -95,7 +98,8 @@ def _as_words(given: Any, what: str) -> NDArray[np.uint64]:
         return data.astype(np.uint64)
     if data.dtype.itemsize == 1 and not isinstance(given, np.ndarray):
         if data.nbytes % 8:
-            raise FormatError(f"{data.nbytes} bytes are not whole 8-byte values")
+            text = f"{data.nbytes} bytes are not whole 8-byte values"
+            raise FormatError(text, offset=data.nbytes)
         return np.ascontiguousarray(data).reshape(-1).view(np.uint64)
     return data.astype(np.uint64, copy=False)
 

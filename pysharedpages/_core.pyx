@@ -233,7 +233,8 @@ cdef class PageSet:
         cdef sp_status status
         if npages is not None:
             if bounded(npages, LIMIT, "npages") > count:
-                raise FormatError(f"{npages} pages need more than the bitmap's {count} bits")
+                text = f"{npages} pages need more than the bitmap's {count} bits"
+                raise FormatError(text, offset=len(bits))
             count = npages
         if count > LIMIT - start:
             raise RangeError(f"{count} pages from gfn {start} go beyond {LIMIT}")

@@ -156,7 +156,8 @@ class DirtyLog:
         if bits.size * 8 < npages - first:
             raise FormatError(
                 f"a bitmap of {bits.size} bytes for {npages - first} pages of slot {slot:#x}:"
-                f" {(npages - first + 7) // 8} are needed"
+                f" {(npages - first + 7) // 8} are needed",
+                offset=bits.size,
             )
         if source is not None:
             pages = len(PageSet.from_bitmap(bits, npages=npages - first))

@@ -18,7 +18,15 @@ class RangeError(SharedPagesError, ValueError):
 
 
 class FormatError(SharedPagesError, ValueError):
-    """Bytes that are not what they should be."""
+    """Bytes that are not what they should be.
+
+    `offset` is the byte, in what the caller gave, at which the wrong field begins, or at which what
+    is too short ends; None where no byte is to blame, as for registers and shapes.
+    """
+
+    def __init__(self, *args: object, offset: int | None = None) -> None:
+        super().__init__(*args)
+        self.offset = offset
 
 
 class ClosedError(SharedPagesError, RuntimeError):

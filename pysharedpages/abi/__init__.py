@@ -9,8 +9,8 @@ that writes to it meanwhile changes nothing; it returns a `Request`:
 * `answer(...)`, what the guest or the kernel expects back. Where a platform knows partial success,
   it takes `done`, the number of pages of `events` that were converted, in order; all by default.
 
-Whatever the bytes or registers are, a decoder returns, or raises `FormatError` with the offset of
-the byte, or `RangeError` for gfns from 2^52 on. Guest frame numbers count pages of 4 KiB.
+Whatever the bytes or registers are, a decoder returns, or raises `FormatError` with the byte in
+its `offset`, or `RangeError` for gfns from 2^52 on. Guest frame numbers count pages of 4 KiB.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Floor: abi. Knows no platform. Pure functions, safe in any thread.
 
 from __future__ import annotations
 
+import mmap
 import operator
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
@@ -21,10 +22,12 @@ __all__ = [
     "PAGE_SIZE",
     "U64_LIMIT",
     "Request",
+    "bad_byte",
     "conversions",
     "copied",
     "negative",
     "pages_done",
+    "part",
     "register",
     "whole",
     "write_at",
@@ -34,6 +37,10 @@ PAGE_SHIFT: Final = 12
 PAGE_SIZE: Final = 1 << PAGE_SHIFT
 GFN_LIMIT: Final = 1 << 52
 U64_LIMIT: Final = 1 << 64
+
+# Buffers of bytes for themselves: a slice copies, and one that is assigned is written.
+_SLICED: Final = (bytes, bytearray, mmap.mmap)
+_WRITTEN: Final = (bytearray, mmap.mmap)
 
 
 class Request(Protocol):
@@ -48,15 +55,26 @@ class Request(Protocol):
         """0, or the platform's own code for what is wrong with the request."""
 
 
+def bad_byte(offset: int, what: str) -> FormatError:
+    """The error for a byte, of what the caller gave, that is wrong."""
+    return FormatError(f"byte {offset}: {what}", offset=offset)
+
+
+def part(buffer: Any, start: int, stop: int) -> bytes:
+    """Bytes [start, stop) of a buffer, or those of them that it has, read once."""
+    view = buffer if isinstance(buffer, _SLICED) else as_bits(buffer)
+    return bytes(view[start:stop])
+
+
 def copied(buffer: Any, most: int, least: int, what: str) -> bytes:
     """The first bytes of a buffer, at most `most`, read once.
 
     FormatError if there are fewer than `least`.
     """
-    view = buffer if isinstance(buffer, (bytes, bytearray)) else as_bits(buffer)
-    data = bytes(view[:most])
+    data = part(buffer, 0, most)
     if len(data) < least:
-        raise FormatError(f"{what} ends at byte {len(data)}: {least} bytes are needed")
+        text = f"{what} ends at byte {len(data)}: {least} bytes are needed"
+        raise FormatError(text, offset=len(data))
     return data
 
 
@@ -64,19 +82,18 @@ def whole(buffer: Any, size: int, what: str) -> bytes:
     """A buffer of exactly `size` bytes, read once. FormatError for any other length."""
     data = copied(buffer, size + 1, size, what)
     if len(data) > size:
-        raise FormatError(f"{what} goes on at byte {size}, where it ends")
+        raise FormatError(f"{what} goes on at byte {size}, where it ends", offset=size)
     return data
 
 
 def write_at(page: Any, offset: int, value: bytes) -> None:
     """Write bytes into a caller's buffer. TypeError if it cannot be written."""
-    view = memoryview(page).cast("B")
-    if view.readonly:
+    view = page if isinstance(page, _WRITTEN) else memoryview(page).cast("B")
+    if isinstance(view, memoryview) and view.readonly:
         raise TypeError("the page to answer in is read-only")
     if len(view) < offset + len(value):
-        raise FormatError(
-            f"the page ends at byte {len(view)}: the answer ends at {offset + len(value)}"
-        )
+        text = f"the page ends at byte {len(view)}: the answer ends at {offset + len(value)}"
+        raise FormatError(text, offset=len(view))
     view[offset : offset + len(value)] = value
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pysharedpages._buffers import EVENT_DTYPE, as_bits
 from pysharedpages._core import PageSet
-from pysharedpages.abi._request import GFN_LIMIT, conversions, register, whole
+from pysharedpages.abi._request import GFN_LIMIT, bad_byte, conversions, register, whole
 from pysharedpages.errors import FormatError, RangeError
 
 __all__ = [
@@ -122,17 +122,19 @@ def decode_list(data: Any, nents: int | None = None) -> PageSet:
     if nents is None:
         nents, rest = divmod(raw.size, LIST_DTYPE.itemsize)
         if rest:
-            raise FormatError(f"the list ends at byte {raw.size}, within an entry of 16 bytes")
+            text = f"the list ends at byte {raw.size}, within an entry of 16 bytes"
+            raise FormatError(text, offset=raw.size)
     if not 0 <= nents <= _INT_MAX:
         raise RangeError(f"nents is {nents}: a C int, not negative")
     if raw.size < nents * LIST_DTYPE.itemsize:
-        raise FormatError(f"the list ends at byte {raw.size}, before entry {raw.size // 16}")
+        text = f"the list ends at byte {raw.size}, before entry {raw.size // 16}"
+        raise FormatError(text, offset=raw.size)
     entries = np.frombuffer(raw[: nents * LIST_DTYPE.itemsize].tobytes(), "<u8").reshape(-1, 2)
     inverted = np.flatnonzero(entries[:, 0] > entries[:, 1])
     if inverted.size:
         at = int(inverted[0])
         start, end = (int(each) for each in entries[at])
-        raise FormatError(f"byte {at * 16}: entry {at} goes from {start:#x} to {end:#x}")
+        raise bad_byte(at * 16, f"entry {at} goes from {start:#x} to {end:#x}")
     beyond = np.flatnonzero(entries[:, 1] > GFN_LIMIT)
     if beyond.size:
         at = int(beyond[0])
@@ -176,7 +178,8 @@ class PageEncBitmap:
         raw = as_bits(bitmap)
         need = (self.num_pages + 7) // 8
         if raw.size < need:
-            raise FormatError(f"the bitmap ends at byte {raw.size}: {need} bytes are needed")
+            text = f"the bitmap ends at byte {raw.size}: {need} bytes are needed"
+            raise FormatError(text, offset=raw.size)
         private = PageSet.from_bitmap(raw[:need].copy(), self.start_gfn, self.num_pages)
         shared = private.gaps(self.start_gfn, self.start_gfn + self.num_pages)
         table = np.zeros(len(shared) + 1, EVENT_DTYPE)
@@ -196,7 +199,8 @@ def encode_bitmap(shared: PageSet, start_gfn: int, num_pages: int, into: Any) ->
     _window(start_gfn, num_pages)
     old, need = as_bits(into), bitmap_bytes(num_pages)
     if old.size < need:
-        raise FormatError(f"the bitmap ends at byte {old.size}: {need} bytes are needed")
+        text = f"the bitmap ends at byte {old.size}: {need} bytes are needed"
+        raise FormatError(text, offset=old.size)
     new = old.copy()
     bits, used = shared.to_bitmap(start_gfn, num_pages), (num_pages + 7) // 8
     new[:used] = ~bits[:used]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pysharedpages._buffers import as_bits
 from pysharedpages._core import PageSet
-from pysharedpages.abi._request import register, whole
+from pysharedpages.abi._request import bad_byte, register, whole
 from pysharedpages.errors import FormatError, RangeError
 
 __all__ = [
@@ -98,7 +98,7 @@ def decode_entry(data: Any) -> RmpEntry:
     """
     low, _ = _WORDS.unpack(whole(data, ENTRY_BYTES, "an RMP entry"))
     if low & _RESERVED:
-        raise FormatError(f"byte 0: {low:#x} has reserved bits of an RMP entry")
+        raise bad_byte(0, f"{low:#x} has reserved bits of an RMP entry")
     return RmpEntry(
         bool(low & _ASSIGNED),
         bool(low & _PAGESIZE),
@@ -119,7 +119,7 @@ def decode_rmpread(data: Any) -> RmpEntry:
         whole(data, ENTRY_BYTES, "an RMPREAD result")
     )
     if gpa & 0xFFF:
-        raise FormatError(f"byte 0: {gpa:#x} is an address within a page")
+        raise bad_byte(0, f"{gpa:#x} is an address within a page")
     return RmpEntry(bool(assigned & 1), bool(size & 1), bool(immutable & 1), gpa >> 12, asid)
 
 
@@ -155,11 +155,11 @@ def decode_segments(table: Any, config: int) -> tuple[RmpSegment, ...]:
     found = []
     for index, word in enumerate(words):
         if word >> 52:
-            raise FormatError(f"byte {index * 8}: {word:#x} has reserved bits of a segment")
+            raise bad_byte(index * 8, f"{word:#x} has reserved bits of a segment")
         size = min((word & 0xFFFFF) << 30, 1 << shift)
         first = index << shift
         if size and first >> 52:
-            raise FormatError(f"byte {index * 8}: segment {index} covers addresses above 2^52")
+            raise bad_byte(index * 8, f"segment {index} covers addresses above 2^52")
         if size:
             found.append(RmpSegment(word & ~0xFFFFF, first >> 12, size >> 12))
     return tuple(found)
@@ -181,7 +181,8 @@ def private_pages(table: Any, asid: int, *, first_pfn: int = 0) -> PageSet:
         raise RangeError(f"first_pfn is {first_pfn}, no multiple of {_HUGE_PAGES}")
     raw = as_bits(table)
     if raw.size % ENTRY_BYTES:
-        raise FormatError(f"the table ends at byte {raw.size}, within an entry of 16 bytes")
+        text = f"the table ends at byte {raw.size}, within an entry of 16 bytes"
+        raise FormatError(text, offset=raw.size)
     batch_bytes = _BATCH * ENTRY_BYTES
     pages = PageSet()
     for offset in range(0, raw.size, batch_bytes):
@@ -213,4 +214,4 @@ def _refuse(bad: NDArray[Any], low: NDArray[np.uint64], offset: int, what: str) 
     found = np.flatnonzero(bad)
     if found.size:
         at = int(found[0])
-        raise FormatError(f"byte {offset + at * ENTRY_BYTES}: {int(low[at]):#x} {what}")
+        raise bad_byte(offset + at * ENTRY_BYTES, f"{int(low[at]):#x} {what}")

@@ -24,8 +24,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pysharedpages.abi._request import conversions, copied, pages_done, register
-from pysharedpages.errors import FormatError
+from pysharedpages.abi._request import bad_byte, conversions, copied, pages_done, register
 
 __all__ = [
     "ERROR_GENERIC",
@@ -102,7 +101,7 @@ def decode_msr(value: int) -> MsrPageState:
     """
     value = register(value, "the GHCB MSR")
     if value & _INFO_MASK != _MSR_REQUEST:
-        raise FormatError(f"byte 0: {value:#x} is no page state change: bits 11:0 are not 0x014")
+        raise bad_byte(0, f"{value:#x} is no page state change: bits 11:0 are not 0x014")
     operation = value >> _OPERATION_SHIFT & _OPERATION_MASK
     wrong = operation not in (_PRIVATE, _SHARED) or value >> _MSR_RESERVED_SHIFT
     gfn = value >> _GFN_SHIFT & _GFN_MASK

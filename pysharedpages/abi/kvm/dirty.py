@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pysharedpages._buffers import RING_DTYPE, as_ring
-from pysharedpages.abi._request import register, whole
+from pysharedpages.abi._request import bad_byte, register, whole
 from pysharedpages.abi.kvm import numbers as kvm
-from pysharedpages.errors import FormatError, RangeError
+from pysharedpages.errors import RangeError
 
 __all__ = [
     "ClearDirtyLog",
@@ -56,7 +56,7 @@ class GetDirtyLog:
         """From 16 bytes. FormatError for any other length, and for padding that is not zero."""
         slot, padding, address = _GET.unpack(whole(data, _GET.size, "a kvm_dirty_log"))
         if padding:
-            raise FormatError(f"byte 4: padding of a kvm_dirty_log is {padding:#x}")
+            raise bad_byte(4, f"padding of a kvm_dirty_log is {padding:#x}")
         return cls(slot, address)
 
 
@@ -126,9 +126,7 @@ def decode_ring(data: Any) -> NDArray[np.void]:
     if unknown.size:
         at = int(unknown[0])
         flags = int(entries["flags"][at])
-        raise FormatError(
-            f"byte {at * RING_DTYPE.itemsize}: {flags:#x} has unknown flags of a ring entry"
-        )
+        raise bad_byte(at * RING_DTYPE.itemsize, f"{flags:#x} has unknown flags of a ring entry")
     return entries
 
 

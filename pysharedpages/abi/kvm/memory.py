@@ -22,13 +22,14 @@ from pysharedpages.abi._request import (
     PAGE_SHIFT,
     PAGE_SIZE,
     U64_LIMIT,
+    bad_byte,
     conversions,
     copied,
     register,
     whole,
 )
 from pysharedpages.abi.kvm import numbers as kvm
-from pysharedpages.errors import FormatError, RangeError
+from pysharedpages.errors import RangeError
 
 __all__ = ["MemoryAttributes", "MemorySlot", "slot_id", "split_slot"]
 
@@ -114,7 +115,7 @@ class MemorySlot:
         taken = whole(taken, _REGION2.size, "a memory slot")
         *fields, pad1, pad2 = _REGION2.unpack(taken)
         if pad1 or any(pad2):
-            raise FormatError(f"byte {_nonzero(taken, 44)}: padding of a memory slot is not zero")
+            raise bad_byte(_nonzero(taken, 44), "padding of a memory slot is not zero")
         return cls(*fields)
 
 
