@@ -101,7 +101,9 @@ cdef extern from "sharedpages.h" nogil:
         pass
 
     ctypedef struct sp_event:
-        pass
+        uint64_t start
+        uint64_t npages
+        uint8_t shared
 
     ctypedef struct sp_snapshot:
         sp_tracker *tracker
@@ -181,6 +183,7 @@ cdef extern from "sharedpages.h" nogil:
     sp_status sp_log_add_ring(sp_log *, const sp_ring_entry *, size_t n, size_t *bad)
     size_t sp_ring_harvest(sp_ring_entry *ring, uint32_t size, uint32_t *next, sp_ring_entry *out,
                            size_t room)
+    cbool sp_ring_find(sp_ring_entry *ring, uint32_t size, uint32_t *next)
     sp_log *sp_log_retain(sp_log *)
     sp_status sp_log_take(sp_log *, sp_harvest **out)
     sp_status sp_log_peek(sp_log *, sp_harvest **out)

@@ -758,6 +758,7 @@ cdef class SharedPages:
     """
     cdef sp_tracker *tracker
     cdef readonly object page_size
+    cdef uint64_t hint_events, hint_pages  # what was applied untrusted; under self's lock
     cdef object __weakref__
 
     def __cinit__(self, npages=None, *, initial="private", engine="auto", page_size=4096):
@@ -795,8 +796,8 @@ cdef class SharedPages:
             raise RangeError(f"{npages} pages from gfn {start} go beyond the guest's {bound} pages")
         return check(status, "the tracker")
 
-    cdef uint64_t turn(self, start, npages, bint shared) except? 0xdead:
-        cdef uint64_t first = index_of(start), n = index_of(npages), changed
+    cdef uint64_t turn(self, uint64_t first, uint64_t n, bint shared) except? 0xdead:
+        cdef uint64_t changed
         cdef sp_status status = SP_BUSY
         if n <= SHORT:
             status = sp_tracker_convert(self.tracker, first, n, shared, False, &changed)
@@ -804,18 +805,31 @@ cdef class SharedPages:
             with nogil:
                 status = sp_tracker_convert(self.tracker, first, n, shared, True, &changed)
         if status:
-            self.refuse(status, start, npages)
+            self.refuse(status, first, n)
+        return changed
+
+    cdef uint64_t turn_all(self, table, const sp_event *batch, size_t n) except? 0xdead:
+        cdef size_t bad = 0
+        cdef uint64_t changed
+        cdef sp_status status
+        with nogil:
+            status = sp_tracker_apply(self.tracker, batch, n, &changed, &bad)
+        if status == SP_INVALID:
+            raise RangeError(f"event {bad} has shared {int(table['shared'][bad])}: 0 or 1")
+        if status == SP_RANGE:
+            self.refuse(status, int(table["start"][bad]), int(table["npages"][bad]))
+        check(status, "the tracker")
         return changed
 
     # -- changing
 
     def share(self, start, npages=1):
         """Makes pages [start, start + npages) shared; returns how many were not. O(h)."""
-        return self.turn(start, npages, True)
+        return self.turn(index_of(start), index_of(npages), True)
 
     def unshare(self, start, npages=1):
         """Makes pages [start, start + npages) private; returns how many were not. O(h)."""
-        return self.turn(start, npages, False)
+        return self.turn(index_of(start), index_of(npages), False)
 
     def convert(self, start, npages, shared):
         """Converts pages and returns those that changed, as ranges.
@@ -832,25 +846,26 @@ cdef class SharedPages:
             self.refuse(status, start, npages)
         return adopt(pages).ranges()
 
-    def apply(self, events):
+    def apply(self, events, *, trusted=True):
         """Converts by an array of EVENT_DTYPE, in order, all or nothing, as one change.
 
-        Returns the number of pages whose status changed, summed over the events.
+        Returns the number of pages whose status changed, summed over the events. With `trusted`
+        false they are hints, requests about which a guest can lie (`abi.tdx.MapGpa`): they convert
+        all the same, and once that is done `stats()` counts the events and those pages.
         """
         cdef object table = _buffers.as_events(events)
         cdef Lease data = Lease(table)
-        cdef size_t n = len(table), bad = 0
+        cdef const sp_event *batch = <const sp_event *>data.view.buf
+        cdef size_t n = len(table)
         cdef uint64_t changed
-        cdef sp_status status
-        with nogil:
-            status = sp_tracker_apply(
-                self.tracker, <const sp_event *>data.view.buf, n, &changed, &bad
-            )
-        if status == SP_INVALID:
-            raise RangeError(f"event {bad} has shared {int(table['shared'][bad])}: 0 or 1")
-        if status == SP_RANGE:
-            self.refuse(status, int(table["start"][bad]), int(table["npages"][bad]))
-        check(status, "the tracker")
+        if n == 1 and batch.shared <= 1:
+            changed = self.turn(batch.start, batch.npages, batch.shared)
+        else:
+            changed = self.turn_all(table, batch, n)
+        if not trusted:
+            with cython.critical_section(self):
+                self.hint_events += n
+                self.hint_pages += changed
         return changed
 
     def set_list(self, ranges):
@@ -976,12 +991,16 @@ cdef class SharedPages:
 
     def stats(self):
         """A dict: what `PageSet.stats` has, and engine, epoch, versions (the newest and those
-        held), live_nodes and live_bytes (of all versions), trail (logged conversions). O(nodes)."""
+        held), live_nodes and live_bytes (of all versions), trail (logged conversions), hint_events
+        and hint_pages (what `apply` did untrusted: events given, pages changed). O(nodes)."""
         cdef sp_tracker_stats stats
+        cdef uint64_t hint_events, hint_pages
         cdef sp_status status
         with nogil:
             status = sp_tracker_measure(self.tracker, &stats)
         check(status, "the tracker")
+        with cython.critical_section(self):
+            hint_events, hint_pages = self.hint_events, self.hint_pages
         return {
             **stats_dict(&stats.set, stats.ranges),
             "engine": stats.engine.decode(),
@@ -990,6 +1009,8 @@ cdef class SharedPages:
             "live_nodes": stats.live_nodes,
             "live_bytes": stats.live_bytes,
             "trail": stats.trail,
+            "hint_events": hint_events,
+            "hint_pages": hint_pages,
         }
 
     def close(self):

@@ -241,6 +241,30 @@ def test_snapshots_dropped_on_other_threads(tracker: Make, scale: float) -> None
     assert stats["nodes"] == stats["live_nodes"]
 
 
+def test_hints_of_many_threads_are_all_counted(engine: str, scale: float) -> None:
+    pages = SharedPages(engine=engine)
+    rounds = max(50, round(400 * scale))
+    changed: list[int] = []
+
+    def write(number: int) -> None:
+        batches = [events((2**17 * number, 3, kind), (7, 1, kind)) for kind in (True, False)]
+        own = [pages.apply(batches[i % 2], trusted=False) for i in range(rounds)]
+        changed.append(sum(own))
+
+    def look() -> None:
+        seen = (0, 0)
+        while seen[0] < 8 * rounds:
+            stats = pages.stats()
+            now = stats["hint_events"], stats["hint_pages"]
+            assert now >= seen and now[0] % 2 == 0
+            seen = now
+
+    together([*(partial(write, number) for number in range(4)), look])
+    stats = pages.stats()
+    assert (stats["hint_events"], stats["hint_pages"]) == (8 * rounds, sum(changed))
+    assert 12 * rounds <= sum(changed) <= 16 * rounds
+
+
 @pytest.mark.parametrize("attempt", range(10))
 def test_close_by_another_thread(engine: str, attempt: int) -> None:
     pages = pattern(lambda: SharedPages(engine=engine))

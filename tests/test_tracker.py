@@ -8,12 +8,14 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from model import EVENT, GFN_LIMIT, canonical, events, gfns, ranges
 
-from pysharedpages import EVENT_DTYPE, ClosedError, RangeError, SharedPages
+from pysharedpages import EVENT_DTYPE, ClosedError, FormatError, RangeError, SharedPages
+from pysharedpages.abi import tdx
 
 Make = Callable[..., SharedPages]
 
@@ -327,6 +329,62 @@ def test_cost(tracker: Make) -> None:
     assert {"pages", "ranges", "nodes", "live_nodes", "leaves", "bytes"} <= set(stats)
     assert stats["pages"] == 2**15
     assert stats["ranges"] == 2**15
+
+
+def hints(pages: SharedPages) -> tuple[int, int]:
+    """The events given untrusted, and the pages that they changed."""
+    stats = pages.stats()
+    return stats["hint_events"], stats["hint_pages"]
+
+
+def test_hints_convert_as_all_events_and_are_counted(tracker: Make) -> None:
+    pages = tracker(1000)
+    assert hints(pages) == (0, 0)
+    pages.apply(events((0, 10, True)))
+    pages.apply(events((100, 10, True)), trusted=True)
+    pages.share(200)
+    assert hints(pages) == (0, 0)
+    batch = events((5, 10, True), (0, 2, False), (0, 2, False), (300, 0, True))
+    assert pages.apply(batch, trusted=False) == 7
+    assert hints(pages) == (4, 7)
+    assert canonical(pages.get_list()) == [(2, 15), (100, 110), (200, 201)]
+    epoch = pages.epoch
+    assert pages.apply(events((2, 13, True)), trusted=False) == 0
+    assert (hints(pages), pages.epoch) == ((5, 7), epoch)
+    assert pages.apply(events(), trusted=False) == 0
+    pages.set_list(ranges((1, 2)))
+    pages.reset()
+    assert hints(pages) == (5, 7)
+
+
+def test_hints_that_are_refused_count_nothing(tracker: Make) -> None:
+    pages = tracker(1000)
+    pages.apply(events((1, 2, True)), trusted=False)
+    bad = events((0, 1, True))
+    bad["shared"] = 2
+    calls: list[tuple[Any, type[Exception]]] = [
+        (events((5, 1, True), (999, 2, True)), RangeError),
+        (bad, RangeError),
+        (np.zeros(3, np.float64), TypeError),
+        (np.zeros((2, 2), events().dtype), FormatError),
+    ]
+    for given, error in calls:
+        with pytest.raises(error):
+            pages.apply(given, trusted=False)
+    assert hints(pages) == (1, 2)
+    assert canonical(pages.get_list()) == [(1, 3)]
+    with pytest.raises(TypeError):
+        pages.apply(events((5, 1, True)), False)  # type: ignore[call-arg]
+    pages.close()
+    with pytest.raises(ClosedError):
+        pages.apply(events((5, 1, True)), trusted=False)
+
+
+def test_a_map_gpa_is_a_hint(tracker: Make) -> None:
+    request = tdx.decode_map_gpa(0, 0x10001, 0x800000010000, 0x3000)
+    pages = tracker()
+    assert pages.apply(request.events, trusted=request.trusted) == 3
+    assert hints(pages) == (1, 3)
 
 
 @pytest.mark.parametrize(
