@@ -1235,10 +1235,14 @@ cdef class Log:
 
 @cython.final
 cdef class Ring:
-    """A vCPU's dirty ring over its mapping, and how far it is harvested. One thread at a time."""
+    """A vCPU's dirty ring over its mapping, and how far it is harvested. One thread at a time.
+
+    Where whoever harvested before stopped is found out by the first entry that is dirty.
+    """
     cdef Lease mapping
     cdef uint32_t size
     cdef uint32_t next
+    cdef bint found
 
     def __cinit__(self, mapping):
         self.mapping = Lease(mapping, True)
@@ -1258,9 +1262,12 @@ cdef class Ring:
             raise IndexError(used)
         cdef sp_ring_entry *out = <sp_ring_entry *>data.view.buf + used
         cdef sp_ring_entry *ring = <sp_ring_entry *>self.mapping.view.buf
-        cdef size_t n
+        cdef size_t n = 0
         with nogil:
-            n = sp_ring_harvest(ring, self.size, &self.next, out, room - used)
+            if not self.found:
+                self.found = sp_ring_find(ring, self.size, &self.next)
+            if self.found:
+                n = sp_ring_harvest(ring, self.size, &self.next, out, room - used)
         return n
 
 

@@ -16,4 +16,8 @@
 size_t sp_ring_harvest(sp_ring_entry *ring, uint32_t size, uint32_t *next, sp_ring_entry *out,
                        size_t room);
 
+/* Makes *next the position of the oldest dirty entry, for who does not know where another stopped
+ * harvesting; false, and nothing changed, if none is dirty.  O(size). */
+bool sp_ring_find(sp_ring_entry *ring, uint32_t size, uint32_t *next);
+
 #endif

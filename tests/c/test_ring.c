@@ -73,6 +73,33 @@ static void positions_wrap_with_the_counter(void)
         CHECK_EQ(out[i].offset, 1006 + i);
 }
 
+static void the_oldest_dirty_entry_is_found(void)
+{
+    sp_ring_entry ring[SIZE] = {0};
+    uint32_t next = 99;
+    CHECK_EQ(sp_ring_find(ring, SIZE, &next), false);
+    CHECK_EQ(next, 99);
+    fill(ring, 5, 1);
+    CHECK_EQ(sp_ring_find(ring, SIZE, &next), true);
+    CHECK_EQ(next, 5);
+    fill(ring, 6, 3); /* to position 0 */
+    ring[4].flags = 2;
+    CHECK_EQ(sp_ring_find(ring, SIZE, &next), true);
+    CHECK_EQ(next % SIZE, 5);
+    ring[5].flags = 2;
+    CHECK_EQ(sp_ring_find(ring, SIZE, &next), true);
+    CHECK_EQ(next % SIZE, 6);
+}
+
+static void a_ring_that_is_all_dirty_begins_anywhere(void)
+{
+    sp_ring_entry ring[SIZE] = {0}, out[SIZE] = {0};
+    uint32_t next = 0;
+    fill(ring, 0, SIZE);
+    CHECK_EQ(sp_ring_find(ring, SIZE, &next), true);
+    CHECK_EQ(sp_ring_harvest(ring, SIZE, &next, out, SIZE), SIZE);
+}
+
 int main(void)
 {
     RUN(an_empty_ring_gives_nothing);
@@ -80,5 +107,7 @@ int main(void)
     RUN(what_finds_no_room_is_left);
     RUN(a_full_turn_stops_at_its_own_start);
     RUN(positions_wrap_with_the_counter);
+    RUN(the_oldest_dirty_entry_is_found);
+    RUN(a_ring_that_is_all_dirty_begins_anywhere);
     return check_close();
 }
