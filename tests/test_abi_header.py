@@ -63,11 +63,27 @@ STRUCTURES: dict[str, tuple[str, int, dict[str, int]]] = {
         len(kvm.enable_exit_hypercall()),
         {"cap": 0, "flags": 4, "args": 8},
     ),
+    "kvm_msr_filter": (
+        "KVM_X86_SET_MSR_FILTER",
+        len(kvm.MsrFilter().encode()),
+        {"flags": 0, "ranges": 8},
+    ),
+    "kvm_msr_filter_range": (
+        "KVM_X86_SET_MSR_FILTER",
+        24,
+        {"flags": 0, "nmsrs": 4, "base": 8, "bitmap": 16},
+    ),
     "kvm_run": (
         "KVM_EXIT_HYPERCALL",
         2352,
         {
+            "immediate_exit": numbers.RUN_IMMEDIATE_EXIT,
             "exit_reason": numbers.RUN_EXIT_REASON,
+            "io.direction": numbers.RUN_EXIT,
+            "io.size": numbers.RUN_EXIT + 1,
+            "io.port": numbers.RUN_EXIT + 2,
+            "io.count": numbers.RUN_EXIT + 4,
+            "io.data_offset": numbers.RUN_EXIT + 8,
             "hypercall.nr": numbers.RUN_EXIT,
             "hypercall.args": numbers.RUN_EXIT + 8,
             "hypercall.ret": numbers.RUN_HYPERCALL_RET,

@@ -8,6 +8,7 @@ ret at 88; msr.error at 32, reason at 40, index at 44, data at 48; memory_fault.
 
 from __future__ import annotations
 
+import mmap
 import struct
 
 import hypothesis.strategies as st
@@ -237,6 +238,69 @@ def test_reasons_of_an_msr_exit(reason: str) -> None:
         kvm.decode_exit(page(RUN_BYTES, {8: "1e000000", 40: reason}))
 
 
+PORTS = [
+    # direction, size, port, count, where the data lies; what lies there; port, size, count, data
+    ("01", "04", "1100", "01000000", "0010000000000000", "40e20100", (0x11, 4, 1)),
+    ("01", "01", "f803", "03000000", "0010000000000000", "616263", (0x3F8, 1, 3)),
+    ("01", "02", "ffff", "02000000", "fc1f000000000000", "01020304", (0xFFFF, 2, 2)),
+    ("00", "04", "f80c", "01000000", "0010000000000000", "00000000", (0xCF8, 4, 1)),
+    ("00", "01", "6000", "02000000", "fe1f000000000000", "0000", (0x60, 1, 2)),
+]
+
+
+@pytest.mark.parametrize(
+    ("direction", "size", "port", "count", "where", "data", "fields"), PORTS, ids=range(5)
+)
+def test_ports(
+    direction: str,
+    size: str,
+    port: str,
+    count: str,
+    where: str,
+    data: str,
+    fields: tuple[int, int, int],
+) -> None:
+    offset = int.from_bytes(spelt(where), "little")
+    named = {8: "02000000", 32: direction, 33: size, 34: port, 36: count, 40: where}
+    run = page(8192, {**named, offset: data})
+    access = kvm.decode_exit(run)
+    assert isinstance(access, kvm.PortIo)
+    assert (access.port, access.size, access.count) == fields
+    if direction == "01":
+        assert access.data == spelt(data)
+        with pytest.raises(RangeError, match="reads 0"):
+            access.answer(run, b"x")
+        return
+    assert access.data is None
+    given = bytes(range(1, 1 + len(spelt(data))))
+    access.answer(run, given)
+    assert run[offset : offset + len(given)] == given
+    with pytest.raises(RangeError, match=f"reads {len(given)}"):
+        access.answer(run, given[1:])
+
+
+@pytest.mark.parametrize(
+    ("fields", "offset"),
+    [
+        ({32: "02"}, 32),
+        ({33: "00"}, 33),
+        ({33: "03"}, 33),
+        ({33: "08"}, 33),
+        ({36: "00000000"}, 36),
+        ({36: "02000000"}, 40),
+        ({36: "ffffffff"}, 40),
+        ({40: "ff1f000000000000"}, 40),
+        ({40: "ffffffffffffffff"}, 40),
+    ],
+)
+def test_ports_that_no_cpu_has(fields: dict[int, str], offset: int) -> None:
+    good = {8: "02000000", 32: "01", 33: "02", 34: "1100", 36: "01000000", 40: "fe1f000000000000"}
+    assert kvm.decode_exit(page(8192, good)) == kvm.PortIo(0x11, 2, 1, 0x1FFE, b"\0\0")
+    with pytest.raises(FormatError, match=f"byte {offset}") as raised:
+        kvm.decode_exit(page(8192, {**good, **fields}))
+    assert raised.value.offset == offset
+
+
 def test_other_exits() -> None:
     full = kvm.decode_exit(page(RUN_BYTES, {8: "1f000000"}))
     assert full == kvm.Exit(31) and full.ring_full
@@ -262,7 +326,16 @@ def test_any_buffer_is_read_and_none_is_kept() -> None:
     run = map_range("0010000000000000", "0100000000000000", "1000000000000000")
     spaced = np.zeros(RUN_BYTES * 2, np.uint8)
     spaced[::2] = np.frombuffer(run, np.uint8)
-    for buffer in (run, bytes(run), memoryview(run), np.frombuffer(run, np.uint8), spaced[::2]):
+    mapped = mmap.mmap(-1, RUN_BYTES)
+    mapped[:] = bytes(run)
+    for buffer in (
+        run,
+        bytes(run),
+        mapped,
+        memoryview(run),
+        np.frombuffer(run, np.uint8),
+        spaced[::2],
+    ):
         call = kvm.decode_exit(buffer)
         assert isinstance(call, kvm.MapGpaRange)
         assert rows(call.events) == [(1, 1, PRIVATE)]
@@ -291,6 +364,8 @@ def checked(run: bytes, errno: int) -> None:
         gpa, npages = struct.unpack_from("<QQ", run, 40)
         legal(found.events, gpa >> 12, (gpa >> 12) + npages)
         found.answer(bytearray(run))
+    elif isinstance(found, kvm.PortIo) and found.data is not None:
+        assert len(found.data) == found.size * found.count <= len(run)
     elif isinstance(found, kvm.MemoryFault):
         gpa, size = struct.unpack_from("<QQ", run, 40)
         legal(found.events, gpa >> 12, gpa + size >> 12)
@@ -303,15 +378,16 @@ def test_damaged_pages() -> None:
     for good, errno in ((call, 0), (fault, EFAULT), (write, 0)):
         assert kvm.decode_exit(good, errno) is not None
         for short in truncations(good):
-            with pytest.raises(FormatError, match=f"ends at byte {len(short)}"):
+            with pytest.raises(FormatError, match=f"ends at byte {len(short)}") as raised:
                 kvm.decode_exit(short, errno)
+            assert raised.value.offset == len(short)
         for flipped in bit_flips(good):
             checked(flipped, errno)
 
 
 @given(
     st.binary(min_size=104, max_size=120),
-    st.sampled_from([3, 29, 30, 31, 39]),
+    st.sampled_from([2, 3, 29, 30, 31, 39]),
     st.sampled_from([0, EFAULT]),
     st.sampled_from([12, 10]),
 )

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pysharedpages import DirtyLog, GuestMemory, SharedPages, SharedPagesError, _kvm
+from pysharedpages import DirtyLog, GuestMemory, RangeError, SharedPages, SharedPagesError
 from pysharedpages._buffers import RING_DTYPE
 from pysharedpages._core import Ring
-from pysharedpages.sources import KvmDirtyLog, KvmDirtyRing, kvm_ring
+from pysharedpages.abi.kvm import ClearDirtyLog, EnableCap, GetDirtyLog, numbers
+from pysharedpages.sources import KvmDirtyLog, KvmDirtyRing, kvm_calls, kvm_ring
 
 NPAGES = 3 * 262_144 + 100
 MEMORY = GuestMemory([(0x10002, 1000, NPAGES)])
@@ -35,7 +36,9 @@ def take(log: DirtyLog) -> list[list[int]]:
 
 
 def kernel(monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
-    monkeypatch.setattr(_kvm, "call", lambda _fd, request, argument=0: answer(request, argument))
+    monkeypatch.setattr(
+        kvm_calls, "call", lambda _fd, request, argument=0: answer(request, argument)
+    )
 
 
 def error(code: int) -> OSError:
@@ -52,24 +55,27 @@ class Slot:
         self.offered = 3
 
     def __call__(self, request: int, argument: Any) -> int:
-        if request == _kvm.KVM_CHECK_EXTENSION:
+        if request == numbers.KVM_CHECK_EXTENSION:
             return self.offered
-        if request == _kvm.KVM_ENABLE_CAP:
-            self.enabled = True
+        if request == numbers.KVM_ENABLE_CAP:
+            assert EnableCap.decode(argument).capability == 168
+            self.enabled = bool(EnableCap.decode(argument).arguments[0])
             return 0
-        if request == _kvm.KVM_GET_DIRTY_LOG:
-            slot, padding, address = _kvm.DIRTY_LOG.unpack(argument)
-            assert (slot, padding) == (0x10002, 0)
-            bits = words_at(address, -(-NPAGES // 64))
+        if request == numbers.KVM_GET_DIRTY_LOG:
+            wanted = GetDirtyLog.decode(argument)
+            assert wanted.slot == 0x10002
+            bits = words_at(wanted.address, -(-NPAGES // 64))
             for page in self.dirty:
                 bits[page // 64] |= np.uint64(1 << page % 64)
             return 0
-        assert request == _kvm.KVM_CLEAR_DIRTY_LOG
-        slot, npages, first, address = _kvm.CLEAR_DIRTY_LOG.unpack(argument)
+        assert request == numbers.KVM_CLEAR_DIRTY_LOG
+        clear = ClearDirtyLog.decode(argument)
+        first, npages = clear.first_page, clear.num_pages
         inside = first + npages <= NPAGES
-        if slot != 0x10002 or first % 64 or not inside or (npages % 64 and first + npages < NPAGES):
+        short = npages % 64 and first + npages < NPAGES
+        if clear.slot != 0x10002 or first % 64 or not inside or short:
             raise error(errno.EINVAL)
-        if words_at(address, -(-npages // 64)).any():
+        if words_at(clear.address, -(-npages // 64)).any():
             self.cleared.append((first, npages))
         return 0
 
@@ -122,6 +128,13 @@ def test_what_is_dirty_is_cleared_by_the_rules(
     assert slot.enabled
 
 
+def test_the_newest_source_decides_how_pages_are_armed(slot: Slot) -> None:
+    assert KvmDirtyLog(3, MEMORY).manual
+    assert slot.enabled
+    assert not KvmDirtyLog(3, MEMORY, manual=False).manual
+    assert not slot.enabled
+
+
 def test_a_kernel_without_the_call_is_not_asked_to_clear(slot: Slot) -> None:
     slot.offered = 0
     source = KvmDirtyLog(3, MEMORY)
@@ -141,7 +154,7 @@ def test_a_log_taken_from_meanwhile_loses_nothing(
     early: list[list[list[int]]] = []
 
     def answer(request: int, argument: Any) -> int:
-        if request == _kvm.KVM_CLEAR_DIRTY_LOG:
+        if request == numbers.KVM_CLEAR_DIRTY_LOG:
             early.append(take(log))
         return slot(request, argument)
 
@@ -192,7 +205,7 @@ class Rings:
             self.entries[number % 8] = (1, 0x10002, offset)
 
     def __call__(self, request: int, argument: Any) -> int:
-        assert request == _kvm.KVM_RESET_DIRTY_RINGS
+        assert request == numbers.KVM_RESET_DIRTY_RINGS
         self.resets += 1
         harvested = self.entries["flags"] == 2
         answer = self.answers.pop(0) if self.answers else int(harvested.sum())
@@ -216,6 +229,33 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> Rings:
 
 def ring_source() -> KvmDirtyRing:
     return KvmDirtyRing(3, [4], MEMORY, kick=lambda: None)
+
+
+def test_a_source_begins_where_another_stopped(rings: Rings) -> None:
+    """Positions 6, 7, 0 and 1 are dirty, 5 was harvested by a source that is closed."""
+    rings.entries[5] = (2, 0x10002, 1)
+    rings.push(6, 20, 21, 22, 23)
+    log = DirtyLog(MEMORY)
+    source = ring_source()
+    assert source.collect(log) == 4
+    assert take(log) == [[1020, 1024]]
+    rings.push(2, 7)
+    assert source.collect(log) == 1
+    assert take(log) == [[1007, 1008]]
+
+
+def test_a_source_waits_for_the_first_entry_anywhere(rings: Rings) -> None:
+    log = DirtyLog(MEMORY)
+    source = ring_source()
+    assert source.collect(log) == 0
+    rings.push(3, 7, 8)
+    assert source.collect(log) == 2
+    assert take(log) == [[1007, 1009]]
+
+
+def test_a_vcpu_named_twice_is_refused(rings: Rings) -> None:
+    with pytest.raises(RangeError, match="twice"):
+        KvmDirtyRing(3, [4, 5, 4], MEMORY, kick=lambda: None)
 
 
 def test_entries_are_reset_before_they_are_in_the_log(rings: Rings) -> None:
@@ -243,6 +283,7 @@ def test_a_reset_that_a_signal_ends_is_made_again(rings: Rings) -> None:
     assert source.collect(log) == 2
     assert rings.resets == 3
     assert take(log) == [[1005, 1007]]
+    assert source.ioctl_ns > 0
 
 
 def test_a_reset_that_fails_leaves_the_entries_for_the_next_collection(rings: Rings) -> None:
@@ -253,6 +294,21 @@ def test_a_reset_that_fails_leaves_the_entries_for_the_next_collection(rings: Ri
     with pytest.raises(SharedPagesError, match="cannot be reset"):
         source.collect(log)
     assert take(log) == []
+    rings.push(2, 8)
+    assert source.collect(log) == 3
+    assert take(log) == [[1005, 1007], [1008, 1009]]
+
+
+def test_entries_that_the_log_had_no_memory_for_come_again(rings: Rings) -> None:
+    class Full(DirtyLog):
+        def add_ring(self, entries: Any) -> None:
+            raise MemoryError
+
+    source = ring_source()
+    rings.push(0, 5, 6)
+    with pytest.raises(MemoryError):
+        source.collect(Full(MEMORY))
+    log = DirtyLog(MEMORY)
     rings.push(2, 8)
     assert source.collect(log) == 3
     assert take(log) == [[1005, 1007], [1008, 1009]]

@@ -15,10 +15,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pysharedpages import _kvm
 from pysharedpages._core import Loan
+from pysharedpages.abi.kvm import ClearDirtyLog, GetDirtyLog, numbers
 from pysharedpages.dirty import DirtyLog, GuestMemory
 from pysharedpages.errors import RangeError, SharedPagesError
+from pysharedpages.sources import kvm_calls
 
 __all__ = ["KvmDirtyLog"]
 
@@ -33,7 +34,11 @@ class KvmDirtyLog:
     `vm_fd` is any VM's descriptor; it is not owned, and must stay open. `memory` names the slots,
     each exactly as large as KVM has it. `manual` says whether collecting and arming are two calls:
     true turns KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 on for the VM and clears only where pages are
-    dirty, false leaves it to KVM_GET_DIRTY_LOG alone, and None does what the VM offers.
+    dirty, false turns it off and leaves arming to KVM_GET_DIRTY_LOG, and None takes what the VM
+    offers. KVM has one setting a VM: the newest source decides.
+
+    The slots stay as they are while the source is used: KVM writes a bitmap as long as it thinks
+    the slot, and its size is looked at here alone.
 
     A collection is a barrier: every write that a vCPU did before it is found, running or not.
     `complete` is False: the log starts empty, and what this process writes itself (firmware, pages
@@ -55,15 +60,15 @@ class KvmDirtyLog:
         self._slots = list(memory)
         self._ioctl_ns = 0
         try:
-            offered = _kvm.extension(vm_fd, _kvm.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
+            offered = kvm_calls.extension(vm_fd, numbers.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
             for slot, _, npages in self._slots:
                 self._check_slot(slot, npages, bool(offered))
             self._manual = bool(offered & 1) if manual is None else manual
-            if self._manual:
-                flags = _kvm.KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE
-                _kvm.enable(vm_fd, _kvm.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, flags)
+            if offered or self._manual:
+                flags = numbers.KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE if self._manual else 0
+                kvm_calls.enable(vm_fd, numbers.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, flags)
         except OSError as error:
-            raise _kvm.refused("this VM has no dirty log to collect", error) from error
+            raise kvm_calls.refused("this VM has no dirty log to collect", error) from error
 
     @property
     def manual(self) -> bool:
@@ -88,24 +93,25 @@ class KvmDirtyLog:
             try:
                 log.fill_bitmap(slot, partial(self._fill, slot, npages))
             except OSError as error:
-                raise _kvm.refused(f"slot {slot:#x}", error) from error
+                raise kvm_calls.refused(f"slot {slot:#x}", error) from error
 
     def _fill(self, slot: int, npages: int, loan: Loan) -> None:
         words = np.frombuffer(memoryview(loan), np.uint64)
-        self._timed(_kvm.KVM_GET_DIRTY_LOG, _kvm.DIRTY_LOG.pack(slot, 0, words.ctypes.data))
+        call = GetDirtyLog(slot, words.ctypes.data)
+        self._timed(numbers.KVM_GET_DIRTY_LOG, call.encode())
         if self._manual:
             for first, stop in _dirty_spans(words, npages):
                 address = words.ctypes.data + first // 8
                 self._clear(slot, first, stop - first, address)
 
     def _clear(self, slot: int, first: int, npages: int, address: int) -> None:
-        request = _kvm.CLEAR_DIRTY_LOG.pack(slot, npages, first, address)
-        self._timed(_kvm.KVM_CLEAR_DIRTY_LOG, request)
+        call = ClearDirtyLog(slot, npages, first, address)
+        self._timed(numbers.KVM_CLEAR_DIRTY_LOG, call.encode())
 
     def _timed(self, request: int, argument: bytes) -> None:
         start = time.perf_counter_ns()
         try:
-            _kvm.call(self._vm, request, argument)
+            kvm_calls.call(self._vm, request, argument)
         finally:
             self._ioctl_ns += time.perf_counter_ns() - start
 

@@ -18,17 +18,18 @@ from typing import Final, Self
 
 import numpy as np
 
-from pysharedpages import _kvm
 from pysharedpages._buffers import RING_DTYPE
 from pysharedpages._core import Ring
+from pysharedpages.abi.kvm import numbers
 from pysharedpages.dirty import DirtyLog, GuestMemory
 from pysharedpages.errors import ClosedError, RangeError, SharedPagesError
+from pysharedpages.sources import kvm_calls
 
 __all__ = ["KvmDirtyRing"]
 
 # The most entries a ring may have (KVM_DIRTY_RING_MAX_ENTRIES), and of one batch.
 _MOST_ENTRIES: Final = 65536
-_OFFSET: Final = _kvm.KVM_DIRTY_LOG_PAGE_OFFSET * mmap.PAGESIZE
+_OFFSET: Final = numbers.KVM_DIRTY_LOG_PAGE_OFFSET * mmap.PAGESIZE
 _PAGE_ENTRIES: Final = mmap.PAGESIZE // RING_DTYPE.itemsize
 
 
@@ -49,9 +50,11 @@ class KvmDirtyRing:
     long, the ring overruns: this is found, and every collection fails from then on.
 
     Thread-safe. `complete` is False, as for `KvmDirtyLog`. KVM has no way to tell who else reads
-    the rings: one source a VM.
+    the rings: one source a VM, and the next when that is closed. They belong to the process that
+    made the VM; in a forked child of it a source has none.
 
-    Raises SharedPagesError where the VM has no rings or KVM refuses; RangeError without vCPUs.
+    Raises SharedPagesError where the VM has no rings or KVM refuses; RangeError without vCPUs, or
+    for one that is named twice.
 
     Source: Documentation/virt/kvm/api.rst, 8.29.
     """
@@ -68,7 +71,10 @@ class KvmDirtyRing:
     ) -> None:
         if not vcpu_fds:
             raise RangeError("0 vCPUs: a ring belongs to one")
+        if len(set(vcpu_fds)) < len(vcpu_fds):
+            raise RangeError(f"{list(vcpu_fds)} names a vCPU twice: its ring would be read twice")
         self._vm = vm_fd
+        self._pid = os.getpid()
         self._memory = memory
         self._kick = kick
         self._lock = threading.Lock()
@@ -82,7 +88,7 @@ class KvmDirtyRing:
                 self._open_ring(fd)
         except OSError as error:
             self.close()
-            raise _kvm.refused("this VM has no dirty rings", error) from error
+            raise kvm_calls.refused("this VM has no dirty rings", error) from error
 
     @property
     def entries(self) -> int:
@@ -97,11 +103,18 @@ class KvmDirtyRing:
     def collect(self, log: DirtyLog) -> int:
         """Add the entries that the rings hold, and arm their pages again; return their number.
 
-        A page may be counted more than once. RangeError, each time, if KVM logs a slot that the log
-        does not know or has smaller; ClosedError after `close`; SharedPagesError when KVM refuses,
-        or when a ring overran.
+        A page may be counted more than once. The log must be of the same slots, else RangeError;
+        so is, each time, a slot that KVM logs and they lack, or have smaller. ClosedError after
+        `close`, and in a forked child; SharedPagesError when KVM refuses, or when a ring overran.
         Whatever is raised, what was taken out of the rings comes in the next collection.
         """
+        if os.getpid() != self._pid:
+            # The mapping is shared: entries harvested here would be missing there.
+            raise ClosedError(
+                f"the rings belong to process {self._pid}, not to its forked child {os.getpid()}"
+            )
+        if log.memory is not self._memory and list(log.memory) != list(self._memory):
+            raise RangeError(f"the log is of {log.memory!r}, the source of {self._memory!r}")
         with self._lock:
             if not self._rings:
                 raise ClosedError("the source is closed")
@@ -125,6 +138,10 @@ class KvmDirtyRing:
 
     def close(self) -> None:
         """Let go of the rings; further calls do nothing."""
+        if os.getpid() != self._pid:
+            # A thread that held the lock at the fork does not exist here to release it.
+            self._rings.clear()
+            return
         with self._lock:
             self._rings.clear()
 
@@ -162,21 +179,38 @@ class KvmDirtyRing:
         """
         start = time.perf_counter_ns()
         try:
-            count = _kvm.call(self._vm, _kvm.KVM_RESET_DIRTY_RINGS)
-            self._overrun |= count < self._owed
-            self._owed = 0
-        except InterruptedError:
-            # A signal ended the call early; how many entries it had reset, nobody says.
-            self._owed = 0
-            self._reset()
+            while True:
+                try:
+                    count = kvm_calls.call(self._vm, numbers.KVM_RESET_DIRTY_RINGS)
+                    break
+                except InterruptedError:
+                    # A signal ended the call; how many entries it had reset by then, nobody says.
+                    self._owed = 0
         except OSError as error:
-            raise _kvm.refused("the rings cannot be reset", error) from error
+            raise kvm_calls.refused("the rings cannot be reset", error) from error
         finally:
             self._ioctl_ns += time.perf_counter_ns() - start
+        self._overrun |= count < self._owed
+        self._owed = 0
 
     def _open_ring(self, fd: int) -> None:
+        _check_vcpu(fd)
         nbytes = _ring_bytes(fd)
         self._rings.append(Ring(mmap.mmap(fd, nbytes, offset=_OFFSET)))
+
+
+def _check_vcpu(fd: int) -> None:
+    """Raise unless `fd` is a vCPU's: any file can be mapped, and without one memory that is new.
+
+    A vCPU refuses calls of other drivers with EINVAL, without waiting for it to leave the guest;
+    other files have no calls.
+    """
+    try:
+        kvm_calls.call(fd, 0)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return
+    raise SharedPagesError(f"this VM has no dirty rings: descriptor {fd} is no vCPU's")
 
 
 def _ring_bytes(fd: int) -> int:

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from functools import singledispatchmethod
 from typing import Final
 
-from pysharedpages._kvm import KVM_HC_MAP_GPA_RANGE, KVM_MAP_GPA_RANGE_ENCRYPTED
+from pysharedpages.abi.kvm.numbers import KVM_HC_MAP_GPA_RANGE, KVM_MAP_GPA_RANGE_ENCRYPTED
+from pysharedpages.abi.snp import MsrPageState
 from pysharedpages.errors import RangeError
 from pysharedpages.testing.steps import (
     STAMP_WORDS,
@@ -43,11 +44,13 @@ __all__ = [
     "WAIT_PORT",
     "WORD_FACTOR",
     "Assembler",
-    "psc_value",
 ]
 
 CONVERT_MSR: Final = 0x4B564DF0
-"""The MSR that converts pages: one that no CPU or hypervisor has, which a filter denies."""
+"""The MSR that converts pages: one that no CPU or hypervisor has, which a filter denies.
+
+What is written to it is `abi.snp.MsrPageState`: a page state change by the GHCB MSR.
+"""
 
 BREAKPOINT_PORT: Final = 0x10
 WAIT_PORT: Final = 0x11
@@ -66,10 +69,6 @@ WORD_FACTOR: Final = 0x2545F491
 _DEEPEST: Final = 3
 _U32: Final = 1 << 32
 _U64: Final = 1 << 64
-
-_PSC_REQUEST: Final = 0x014
-_PSC_PRIVATE: Final = 1
-_PSC_SHARED: Final = 2
 
 # Stores rax in esi words of each of edx pages from rdi on.
 _FILL: Final = bytes.fromhex(
@@ -134,14 +133,6 @@ _STAMP: Final = bytes.fromhex(
     "75ae"  # jnz page
     "c3"  # ret
 )
-
-
-def psc_value(gfn: int, shared: bool) -> int:
-    """What a guest writes to the MSR: the layout of a GHCB page state change request.
-
-    Source: SEV-ES Guest-Hypervisor Communication Block Standardization (AMD 56421), 2.3.1.
-    """
-    return _PSC_REQUEST | gfn << 12 | (_PSC_SHARED if shared else _PSC_PRIVATE) << 52
 
 
 class Assembler:
@@ -268,7 +259,7 @@ class Assembler:
         self._code += b"\x0f\x85" + struct.pack("<i", start - (len(self._code) + 6))  # jnz start
 
     def _load_conversion(self, gfn: int, npages: int, shared: bool) -> None:
-        value = psc_value(_bounded("gfn", gfn, 1 << 40), shared)
+        value = MsrPageState(_bounded("gfn", gfn, 1 << 40), shared).encode()
         self._code += b"\x48\xbf" + struct.pack("<Q", value)  # mov rdi, value
         self._code += b"\xbd" + _count(npages)  # mov ebp, pages
 

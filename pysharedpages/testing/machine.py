@@ -14,14 +14,16 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Final, Self
 
-from pysharedpages import _kvm
 from pysharedpages._core import SharedPages
+from pysharedpages.abi import Request, kvm
+from pysharedpages.abi.kvm import numbers
 from pysharedpages.dirty import DirtyLog, GuestMemory
-from pysharedpages.errors import RangeError, SharedPagesError
+from pysharedpages.errors import ClosedError, RangeError, SharedPagesError
 from pysharedpages.sources import KvmDirtyLog, KvmDirtyRing
+from pysharedpages.sources.kvm_calls import call, enable, extension
 from pysharedpages.testing.assembler import CONVERT_MSR
 from pysharedpages.testing.firmware import Firmware
-from pysharedpages.testing.space import AddressSpace, UnsupportedHostError
+from pysharedpages.testing.space import PAGE_SIZE, AddressSpace, UnsupportedHostError
 from pysharedpages.testing.steps import Hypercall, Step
 from pysharedpages.testing.vcpu import Vcpu, address_of
 from pysharedpages.units import parse_pages
@@ -33,13 +35,8 @@ KVM: Final = "/dev/kvm"
 _SLOT_PAGES: Final = 1 << 30
 _CPUID_ENTRIES: Final = 256
 _CPUID_ENTRY_BYTES: Final = 40
-# struct kvm_msr_filter: flags, then 16 ranges, each: flags, how many, the first, their bitmap.
-_MSR_FILTER_BYTES: Final = 392
-_MSR_RANGE: Final = struct.Struct("=III4xQ")
-_MAP_GPA_RANGE: Final = 1 << _kvm.KVM_HC_MAP_GPA_RANGE
 _VMCALL: Final = b"\x0f\x01\xc1"
 _VMMCALL: Final = b"\x0f\x01\xd9"
-_EINVAL: Final = 22
 _PATIENCE_SECONDS: Final = 60.0
 
 
@@ -51,7 +48,7 @@ class MicroVM:
     `pages` hears of every conversion before the guest's next instruction. `dirty` is "bitmap",
     "ring" (of `ring_entries` a vCPU) or None, and is in force before the guest's first instruction.
     `key` is the host's: what `Stamp` enciphers private pages with. `space` is memory to use instead
-    of new one; its owner closes it, after this.
+    of new one, as large or larger; its owner closes it, after this.
 
     `on_conversion(vcpu, gfn, npages, shared)`, if given, is called from the vCPU's thread once
     `pages` has been told and before the guest goes on; what it raises ends the vCPU.
@@ -80,13 +77,17 @@ class MicroVM:
             raise RangeError("0 programs: a machine has one vCPU or more")
         if dirty not in ("bitmap", "ring", None):
             raise RangeError(f"dirty is {dirty!r}: it is 'bitmap', 'ring' or None")
+        if space is not None and len(space.buffer) < npages * PAGE_SIZE:
+            raise RangeError(f"{len(space.buffer)} bytes of space: {npages} pages are needed")
         self.pages = pages
         self.dirty = dirty
         self._on_conversion = on_conversion
+        self.vcpus: list[Vcpu] = []
         self._ring: tuple[KvmDirtyRing, DirtyLog] | None = None
+        self._closed = False
         self._closing = ExitStack()
         try:
-            self._firmware = Firmware(npages * _kvm.PAGE_SIZE, programs, _hypercall_instruction())
+            self._firmware = Firmware(npages * PAGE_SIZE, programs, _hypercall_instruction())
             self.space = space or self._closing.enter_context(AddressSpace(npages))
             self._create(len(programs), ring_entries, key)
         except OSError as error:
@@ -128,11 +129,19 @@ class MicroVM:
         return [vcpu.fd for vcpu in self.vcpus]
 
     def dirty_source(self, log: DirtyLog) -> KvmDirtyLog | KvmDirtyRing:
-        """The source of its dirty pages; with rings, a full one is collected into `log`."""
+        """The source of its dirty pages; with rings, a full one is collected into `log`.
+
+        ClosedError after `close`; SharedPagesError without a dirty log, and for the source of rings
+        the second time.
+        """
+        if self._closed:
+            raise ClosedError("the machine is closed")
         if self.dirty == "bitmap":
             return KvmDirtyLog(self.fd, self.memory)
         if self.dirty is None:
             raise SharedPagesError("this machine was made without a dirty log")
+        if self._ring is not None:
+            raise SharedPagesError("this machine's rings have a source already")
         ring = KvmDirtyRing(self.fd, self.vcpu_fds, self.memory, kick=self.kick)
         self._closing.callback(ring.close)
         self._ring = (ring, log)
@@ -177,7 +186,13 @@ class MicroVM:
                 raise failure
 
     def close(self) -> None:
-        """End the vCPUs and the VM, and release its memory."""
+        """End the vCPUs and the VM, and release its memory. Closing twice is nothing.
+
+        SharedPagesError from `on_conversion`: its thread cannot wait for its own end.
+        """
+        if any(vcpu.is_current for vcpu in self.vcpus):
+            raise SharedPagesError("a vCPU cannot close its own machine")
+        self._closed = True
         self._closing.close()
 
     def __enter__(self) -> Self:
@@ -193,19 +208,31 @@ class MicroVM:
 
     # ---- what vCPUs ask, from their threads ----
 
-    def on_psc(self, vcpu: Vcpu, value: int) -> bool:
+    def on_request(self, vcpu: Vcpu, request: Request) -> bool:
         """See `vcpu.Machine`."""
-        operation, gfn = value >> 52 & 0xF, value >> 12 & ((1 << 40) - 1)
-        if value & 0xFFF != 0x014 or value >> 56 or operation not in (1, 2):
+        if request.status:
             return False
-        return self._convert(vcpu, gfn, 1, operation == 2)
+        events = request.events
+        if self.pages is not None:
+            try:
+                self.pages.apply(events)
+            except RangeError:
+                return False
+        if self._on_conversion is not None:
+            for start, npages, shared in events.tolist():
+                self._on_conversion(vcpu, start, npages, bool(shared))
+        return True
 
-    def on_map_gpa_range(self, vcpu: Vcpu, gpa: int, npages: int, attributes: int) -> int:
+    def on_memory_fault(self, vcpu: Vcpu, fault: kvm.MemoryFault) -> None:
         """See `vcpu.Machine`."""
-        shared = not attributes & _kvm.KVM_MAP_GPA_RANGE_ENCRYPTED
-        if gpa % _kvm.PAGE_SIZE or not npages:
-            return -_EINVAL
-        return 0 if self._convert(vcpu, gpa // _kvm.PAGE_SIZE, npages, shared) else -_EINVAL
+        where = f"vCPU {vcpu.number} took {fault.size} bytes at {fault.gpa:#x} for "
+        where += "shared" if fault.shared else "private"
+        # Without attributes a fault is no conversion: the memory behind the slot is gone.
+        if not extension(self.fd, numbers.KVM_CAP_MEMORY_ATTRIBUTES):
+            raise SharedPagesError(f"{where}: this VM's pages are of one kind, and they are gone")
+        if not self.on_request(vcpu, fault):
+            raise SharedPagesError(f"{where}: the tracker has no such pages")
+        call(self.fd, numbers.KVM_SET_MEMORY_ATTRIBUTES, fault.answer())
 
     def on_ring_full(self, vcpu: Vcpu) -> None:
         """See `vcpu.Machine`."""
@@ -214,38 +241,29 @@ class MicroVM:
         ring, log = self._ring
         ring.collect(log)
 
-    def _convert(self, vcpu: Vcpu, gfn: int, npages: int, shared: bool) -> bool:
-        if self.pages is not None:
-            try:
-                (self.pages.share if shared else self.pages.unshare)(gfn, npages)
-            except RangeError:
-                return False
-        if self._on_conversion is not None:
-            self._on_conversion(vcpu, gfn, npages, shared)
-        return True
-
     # ---- making it ----
 
     def _create(self, nvcpus: int, ring_entries: int, key: int) -> None:
         reason = _missing()
         if reason is not None:
             raise UnsupportedHostError(reason)
-        kvm = os.open(KVM, os.O_RDWR | os.O_CLOEXEC)
+        device = os.open(KVM, os.O_RDWR | os.O_CLOEXEC)
         try:
-            cpuid = _supported_cpuid(kvm)
-            self._check_host(kvm, cpuid)
-            run_bytes = _kvm.call(kvm, _kvm.KVM_GET_VCPU_MMAP_SIZE)
-            self.fd = _kvm.call(kvm, _kvm.KVM_CREATE_VM)
+            cpuid = _supported_cpuid(device)
+            self._check_host(device, cpuid)
+            run_bytes = call(device, numbers.KVM_GET_VCPU_MMAP_SIZE)
+            self.fd = call(device, numbers.KVM_CREATE_VM)
         finally:
-            os.close(kvm)
+            os.close(device)
         self._closing.callback(os.close, self.fd)
         if self.dirty == "ring":
             self._enable_ring(ring_entries)
-        if _kvm.extension(self.fd, _kvm.KVM_CAP_EXIT_HYPERCALL) & _MAP_GPA_RANGE:
-            _kvm.enable(self.fd, _kvm.KVM_CAP_EXIT_HYPERCALL, _MAP_GPA_RANGE)
+        offered = kvm.hypercalls_of(extension(self.fd, numbers.KVM_CAP_EXIT_HYPERCALL))
+        if numbers.KVM_HC_MAP_GPA_RANGE in offered:
+            asked = kvm.enable_exit_hypercall(numbers.KVM_HC_MAP_GPA_RANGE)
+            call(self.fd, numbers.KVM_ENABLE_CAP, asked)
         self._add_slots()
         self._filter_msr()
-        self.vcpus: list[Vcpu] = []
         for number in range(nvcpus):
             vcpu = Vcpu(self, self.fd, number, self._firmware, run_bytes)
             self.vcpus.append(vcpu)
@@ -253,18 +271,18 @@ class MicroVM:
             self._closing.callback(vcpu.close)
             vcpu.reset(cpuid, key, self._firmware.entries[number])
 
-    def _check_host(self, kvm: int, cpuid: bytes) -> None:
-        version = _kvm.call(kvm, _kvm.KVM_GET_API_VERSION)
-        if version != _kvm.API_VERSION:
-            raise UnsupportedHostError(f"{KVM} has API {version}, not {_kvm.API_VERSION}")
+    def _check_host(self, device: int, cpuid: bytes) -> None:
+        version = call(device, numbers.KVM_GET_API_VERSION)
+        if version != numbers.KVM_API_VERSION:
+            raise UnsupportedHostError(f"{KVM} has API {version}, not {numbers.KVM_API_VERSION}")
         needed = {
-            "KVM_CAP_X86_USER_SPACE_MSR": _kvm.KVM_CAP_X86_USER_SPACE_MSR,
-            "KVM_CAP_X86_MSR_FILTER": _kvm.KVM_CAP_X86_MSR_FILTER,
+            "KVM_CAP_X86_USER_SPACE_MSR": numbers.KVM_CAP_X86_USER_SPACE_MSR,
+            "KVM_CAP_X86_MSR_FILTER": numbers.KVM_CAP_X86_MSR_FILTER,
         }
         if self.dirty == "ring":
-            needed["KVM_CAP_DIRTY_LOG_RING_ACQ_REL"] = _kvm.KVM_CAP_DIRTY_LOG_RING_ACQ_REL
+            needed["KVM_CAP_DIRTY_LOG_RING_ACQ_REL"] = numbers.KVM_CAP_DIRTY_LOG_RING_ACQ_REL
         for name, capability in needed.items():
-            if not _kvm.extension(kvm, capability):
+            if not extension(device, capability):
                 raise UnsupportedHostError(f"{KVM} has no {name}")
         bits = _physical_address_bits(cpuid)
         if self._firmware.end > 1 << bits:
@@ -274,41 +292,40 @@ class MicroVM:
             )
 
     def _enable_ring(self, entries: int) -> None:
-        capability = _kvm.KVM_CAP_DIRTY_LOG_RING_ACQ_REL
-        most = _kvm.extension(self.fd, capability) // 16
+        capability = numbers.KVM_CAP_DIRTY_LOG_RING_ACQ_REL
+        most = extension(self.fd, capability) // 16
         if not 256 <= entries <= most or entries & (entries - 1):
             raise RangeError(f"{entries} ring entries: a power of two from 256 to {most}")
-        _kvm.enable(self.fd, capability, entries * 16)
+        enable(self.fd, capability, entries * 16)
 
     def _add_slots(self) -> None:
         address = address_of(self.space.buffer)
-        logged = _kvm.KVM_MEM_LOG_DIRTY_PAGES if self.dirty else 0
-        regions = [
-            (slot, logged, gfn * _kvm.PAGE_SIZE, npages * _kvm.PAGE_SIZE, address)
+        logged = numbers.KVM_MEM_LOG_DIRTY_PAGES if self.dirty else 0
+        slots = [
+            kvm.MemorySlot(
+                slot, logged, gfn * PAGE_SIZE, npages * PAGE_SIZE, address + gfn * PAGE_SIZE
+            )
             for slot, gfn, npages in self.memory
         ]
-        regions = [(*region[:4], address + region[2]) for region in regions]
         firmware = self._firmware
         where = address_of(firmware.memory)
         free = 1 + max(slot for slot, _, _ in self.memory)
-        regions.append((free, 0, firmware.base, firmware.nbytes, where))
-        for region in regions:
-            request = _kvm.MEMORY_REGION.pack(*region)
-            _kvm.call(self.fd, _kvm.KVM_SET_USER_MEMORY_REGION, request)
+        slots.append(kvm.MemorySlot(free, 0, firmware.base, firmware.nbytes, where))
+        for slot in slots:
+            call(self.fd, numbers.KVM_SET_USER_MEMORY_REGION, slot.encode())
 
     def _filter_msr(self) -> None:
         """Have writes to the MSR that converts leave the guest; all others stay as they are."""
-        _kvm.enable(self.fd, _kvm.KVM_CAP_X86_USER_SPACE_MSR, _kvm.KVM_MSR_EXIT_REASON_FILTER)
+        enable(self.fd, numbers.KVM_CAP_X86_USER_SPACE_MSR, numbers.KVM_MSR_EXIT_REASON_FILTER)
         denied = ctypes.c_uint64(0)  # one bit an MSR
-        address = ctypes.addressof(denied)
-        request = bytearray(_MSR_FILTER_BYTES)
-        _MSR_RANGE.pack_into(request, 8, _kvm.KVM_MSR_FILTER_WRITE, 64, CONVERT_MSR, address)
-        _kvm.call(self.fd, _kvm.KVM_X86_SET_MSR_FILTER, request)
+        where = ctypes.addressof(denied)
+        only = kvm.MsrRange(numbers.KVM_MSR_FILTER_WRITE, 64, CONVERT_MSR, where)
+        call(self.fd, numbers.KVM_X86_SET_MSR_FILTER, kvm.MsrFilter((only,)).encode())
 
 
 def _slots(memory: int | str) -> GuestMemory:
     """Memory from gfn 0 on, in as few slots as KVM takes."""
-    npages = parse_pages(memory, _kvm.PAGE_SIZE) if isinstance(memory, str) else memory
+    npages = parse_pages(memory, PAGE_SIZE) if isinstance(memory, str) else memory
     npages = operator.index(npages)
     if npages < 1:
         raise RangeError(f"{npages} pages of memory: the least is 1")
@@ -339,10 +356,10 @@ def _hypercall_instruction() -> bytes:
     return _VMMCALL if is_amd else _VMCALL
 
 
-def _supported_cpuid(kvm: int) -> bytes:
+def _supported_cpuid(device: int) -> bytes:
     table = bytearray(8 + _CPUID_ENTRIES * _CPUID_ENTRY_BYTES)
     struct.pack_into("=I", table, 0, _CPUID_ENTRIES)
-    _kvm.call(kvm, _kvm.KVM_GET_SUPPORTED_CPUID, table)
+    call(device, numbers.KVM_GET_SUPPORTED_CPUID, table)
     return bytes(table)
 
 

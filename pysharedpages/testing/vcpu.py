@@ -10,15 +10,19 @@ Source: Documentation/virt/kvm/api.rst, 4.3-4.5 (KVM_RUN, registers), 4.19, 5 (k
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
+import os
 import signal
 import struct
 import threading
 from enum import Enum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from pysharedpages import _kvm
-from pysharedpages.errors import SharedPagesError
+from pysharedpages.abi import Request, kvm, snp
+from pysharedpages.abi.kvm import numbers
+from pysharedpages.errors import ClosedError, FormatError, SharedPagesError
+from pysharedpages.sources.kvm_calls import call, refused
 from pysharedpages.testing.assembler import (
     ANSWER,
     BREAKPOINT_PORT,
@@ -34,17 +38,7 @@ _KICK: Final = signal.SIGRTMAX
 _MASK_IN_GUEST: Final = struct.pack("=IQ", 8, (1 << 64) - 1 & ~(1 << (_KICK - 1)))
 _POLL_SECONDS: Final = 0.01
 
-# struct kvm_run, x86-64.
-_IMMEDIATE_EXIT: Final = 1
-_EXIT_REASON: Final = struct.Struct("<I")
-_EXIT_REASON_AT: Final = 8
-_IO: Final = struct.Struct("<BBHIQ")  # direction, size, port, count, where the data lies
-_MSR: Final = struct.Struct("<B7xIIQ")  # error, reason, index, data
-_HYPERCALL: Final = struct.Struct("<Q6QQ")  # number, arguments, answer
-_HYPERCALL_ANSWER_AT: Final = 88
-_EXIT_AT: Final = 32
-
-# struct kvm_regs: 16 general registers by kvm_run's order, rip, rflags. struct kvm_sregs: eight
+# struct kvm_regs: 16 general registers in KVM's order, rip, rflags. struct kvm_sregs: eight
 # segments of 24 bytes, two descriptor tables of 16, then cr0, cr2, cr3, cr4, cr8, efer, apic_base.
 _REGISTERS: Final = struct.Struct("<18Q")
 _R14, _R15, _RSP, _RIP, _RFLAGS = 14, 15, 6, 16, 17
@@ -74,11 +68,11 @@ class State(Enum):
 class Machine(Protocol):
     """What a vCPU asks of its machine, from its own thread, before the guest goes on."""
 
-    def on_psc(self, vcpu: Vcpu, value: int) -> bool:
-        """A guest wrote `value` to the MSR that converts; false has it take a fault."""
+    def on_request(self, vcpu: Vcpu, request: Request) -> bool:
+        """A guest asks for conversions; whether they are done."""
 
-    def on_map_gpa_range(self, vcpu: Vcpu, gpa: int, npages: int, attributes: int) -> int:
-        """A guest made the hypercall that converts; what it is to be answered."""
+    def on_memory_fault(self, vcpu: Vcpu, fault: kvm.MemoryFault) -> None:
+        """A guest took pages for the other kind; SharedPagesError where they cannot become it."""
 
     def on_ring_full(self, vcpu: Vcpu) -> None:
         """The vCPU's dirty ring is full: it is to be harvested and reset."""
@@ -104,8 +98,12 @@ class Vcpu:
         self._passing = False
         self._ending = False
         self._thread = threading.Thread(target=self._live, name="vcpu", daemon=True)
-        self.fd = _kvm.call(vm, _kvm.KVM_CREATE_VCPU, number)
-        self._run = mmap.mmap(self.fd, run_bytes)
+        self.fd = call(vm, numbers.KVM_CREATE_VCPU, number)
+        try:
+            self._run = mmap.mmap(self.fd, run_bytes)
+        except BaseException:
+            os.close(self.fd)
+            raise
 
     @property
     def checkpoints(self) -> int:
@@ -118,6 +116,11 @@ class Vcpu:
         return self._firmware.word(self.number, ANSWER)
 
     @property
+    def is_current(self) -> bool:
+        """Whether the caller is its thread."""
+        return threading.current_thread() is self._thread
+
+    @property
     def is_still(self) -> bool:
         """Whether it executes nothing, and will not unless told."""
         return self.state is not State.RUNNING
@@ -126,22 +129,28 @@ class Vcpu:
 
     def reset(self, cpuid: bytes, key: int, entry: int) -> None:
         """Put it into 64-bit mode at `entry`, the host's key in r15."""
-        _kvm.call(self.fd, _kvm.KVM_SET_CPUID2, bytearray(cpuid))
+        call(self.fd, numbers.KVM_SET_CPUID2, bytearray(cpuid))
         sregs = bytearray(_SREGS_BYTES)
-        _kvm.call(self.fd, _kvm.KVM_GET_SREGS, sregs)
+        call(self.fd, numbers.KVM_GET_SREGS, sregs)
         for number in range(_SEGMENTS):
             _SEGMENT.pack_into(sregs, number * _SEGMENT.size, *(_DATA if number else _CODE))
         _CONTROL.pack_into(sregs, _CONTROL_AT, _CR0, 0, self._firmware.root, _CR4, 0, _EFER)
-        _kvm.call(self.fd, _kvm.KVM_SET_SREGS, sregs)
+        call(self.fd, numbers.KVM_SET_SREGS, sregs)
         registers = [0] * 18
         registers[_RIP], registers[_RFLAGS] = entry, 2
         self._set_registers(registers, key)
 
     def registers(self) -> list[int]:
-        """Its 16 general registers, rip and rflags; an exit under way is completed first."""
+        """Its 16 general registers, rip and rflags; an exit under way is completed first.
+
+        ClosedError after `close`, SharedPagesError while it runs.
+        """
+        self._check_open()
+        if self.state is State.RUNNING:
+            raise SharedPagesError(f"vCPU {self.number} runs: its registers are in use")
         self._complete_exit()
         raw = bytearray(_REGISTERS.size)
-        _kvm.call(self.fd, _kvm.KVM_GET_REGS, raw)
+        call(self.fd, numbers.KVM_GET_REGS, raw)
         return list(_REGISTERS.unpack(raw))
 
     def load(self, registers: list[int]) -> None:
@@ -154,21 +163,30 @@ class Vcpu:
         own = list(registers)
         own[_R14], own[_R15] = self._firmware.mailbox(self.number), key
         own[_RSP] = self._firmware.stack(self.number)
-        _kvm.call(self.fd, _kvm.KVM_SET_REGS, bytearray(_REGISTERS.pack(*own)))
+        call(self.fd, numbers.KVM_SET_REGS, bytearray(_REGISTERS.pack(*own)))
 
     def _complete_exit(self) -> None:
-        self._run[_IMMEDIATE_EXIT] = 1
+        self._run[numbers.RUN_IMMEDIATE_EXIT] = 1
         try:
-            _kvm.call(self.fd, _kvm.KVM_RUN)
+            call(self.fd, numbers.KVM_RUN)
         except InterruptedError:
             pass
         finally:
-            self._run[_IMMEDIATE_EXIT] = 0
+            self._run[numbers.RUN_IMMEDIATE_EXIT] = 0
+
+    def _check_open(self) -> None:
+        if self._ending:
+            raise ClosedError(f"vCPU {self.number} is closed")
 
     # ---- what others ask of it ----
 
     def start(self) -> None:
-        """Let it run."""
+        """Let it run. ClosedError after `close`, SharedPagesError the second time."""
+        self._check_open()
+        if self.state is not State.NEW:
+            raise SharedPagesError(
+                f"vCPU {self.number} was started before: it is {self.state.value}"
+            )
         self.state = State.RUNNING
         self._thread.start()
 
@@ -206,19 +224,20 @@ class Vcpu:
 
         Its own thread, which is, may call this too.
         """
-        if threading.current_thread() is self._thread:
+        if self.is_current:
             return
-        self._kicked = True
-        if not self._inside or self._thread.ident is None:
-            return
-        # If it has left and come back by now, the signal waits for it, and it leaves at once.
-        signal.pthread_kill(self._thread.ident, _KICK)
         with self._changed:
-            while self._kicked and self._inside and self._thread.is_alive():
+            # Its thread cannot end meanwhile: the last that it does is to take this lock.
+            self._kicked = True
+            if not self._inside or self._thread.ident is None:
+                return
+            # If it has left and come back by now, the signal waits for it, and it leaves at once.
+            signal.pthread_kill(self._thread.ident, _KICK)
+            while self._kicked and self._inside:
                 self._changed.wait(_POLL_SECONDS)
 
     def close(self) -> None:
-        """End its thread, wherever it is, and close its descriptor."""
+        """End its thread, wherever it is. Not for that thread to call."""
         with self._changed:
             self._ending = True
             self._stopping = True
@@ -241,7 +260,7 @@ class Vcpu:
         state = State.HALTED
         try:
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-            _kvm.call(self.fd, _kvm.KVM_SET_SIGNAL_MASK, _MASK_IN_GUEST)
+            call(self.fd, numbers.KVM_SET_SIGNAL_MASK, _MASK_IN_GUEST)
             while not self._ending and self._dispatch(self._enter()):
                 pass
         except BaseException as failure:
@@ -251,15 +270,23 @@ class Vcpu:
             self.state = state
             self._changed.notify_all()
 
-    def _enter(self) -> int:
-        """Run the guest until it exits; the reason."""
+    def _enter(self) -> Any:
+        """Run the guest until it exits; what the exit says, or None if a kick ended it.
+
+        SharedPagesError where KVM_RUN fails for another reason.
+        """
         self._inside = True
         try:
-            _kvm.call(self.fd, _kvm.KVM_RUN)
+            call(self.fd, numbers.KVM_RUN)
         except InterruptedError:
             while signal.sigtimedwait([_KICK], 0) is not None:
                 pass
-            return _kvm.KVM_EXIT_INTR
+            return None
+        except OSError as error:
+            found = kvm.decode_exit(self._run, error.errno or errno.EIO)
+            if found is None:
+                raise refused(f"vCPU {self.number}", error) from error
+            return found
         finally:
             self._inside = False
             self.exits += 1
@@ -267,52 +294,69 @@ class Vcpu:
                 with self._changed:
                     self._kicked = False
                     self._changed.notify_all()
-        reason: int = _EXIT_REASON.unpack_from(self._run, _EXIT_REASON_AT)[0]
-        return reason
+        return kvm.decode_exit(self._run)
 
-    def _dispatch(self, reason: int) -> bool:
-        """Do what the guest asks for; false when it has halted."""
-        if reason == _kvm.KVM_EXIT_X86_WRMSR:
-            self._on_wrmsr()
-        elif reason == _kvm.KVM_EXIT_IO:
-            self._on_out()
-        elif reason == _kvm.KVM_EXIT_HYPERCALL:
-            self._on_hypercall()
-        elif reason == _kvm.KVM_EXIT_DIRTY_RING_FULL:
+    def _dispatch(self, found: Any) -> bool:
+        """Do what the guest asks for, or what KVM does; false when the guest has halted."""
+        if isinstance(found, kvm.MsrWrite):
+            self._on_wrmsr(found)
+        elif isinstance(found, kvm.PortIo):
+            self._on_port(found)
+        elif isinstance(found, kvm.MapGpaRange):
+            self._on_hypercall(found)
+        elif isinstance(found, kvm.MemoryFault):
+            self._machine.on_memory_fault(self, found)
+        elif isinstance(found, kvm.Exit):
+            return self._on_exit(found)
+        elif found is not None:
+            raise SharedPagesError(f"vCPU {self.number} left the guest for {found}: no step does")
+        return True
+
+    def _on_exit(self, found: kvm.Exit) -> bool:
+        if found.ring_full:
             self._machine.on_ring_full(self)
-        elif reason == _kvm.KVM_EXIT_HLT:
+        elif found.reason == numbers.KVM_EXIT_HLT:
             return False
-        elif reason != _kvm.KVM_EXIT_INTR:
+        elif found.reason == numbers.KVM_EXIT_SHUTDOWN:
+            raise SharedPagesError(f"vCPU {self.number} shut down: its guest took a triple fault")
+        elif found.reason != numbers.KVM_EXIT_INTR:
             raise SharedPagesError(
-                f"vCPU {self.number} left the guest with KVM_EXIT {reason}, which no step asks for"
+                f"vCPU {self.number} left the guest with KVM_EXIT {found.reason}, which no step "
+                "asks for"
             )
         return True
 
-    def _on_wrmsr(self) -> None:
-        _, _, index, value = _MSR.unpack_from(self._run, _EXIT_AT)
-        if index != CONVERT_MSR:
-            raise SharedPagesError(f"vCPU {self.number} wrote MSR {index:#x}, which no step does")
-        self._run[_EXIT_AT] = not self._machine.on_psc(self, value)
+    def _on_wrmsr(self, write: kvm.MsrWrite) -> None:
+        if write.index != CONVERT_MSR:
+            raise SharedPagesError(
+                f"vCPU {self.number} wrote MSR {write.index:#x}, which no step does"
+            )
+        try:
+            request = snp.decode_msr(write.data)
+        except FormatError:
+            write.answer(self._run, fault=True)
+            return
+        write.answer(self._run, fault=not self._machine.on_request(self, request))
 
-    def _on_hypercall(self) -> None:
-        number, gpa, npages, attributes, *_ = _HYPERCALL.unpack_from(self._run, _EXIT_AT)
-        if number != _kvm.KVM_HC_MAP_GPA_RANGE:
-            raise SharedPagesError(f"vCPU {self.number} made hypercall {number}: no step does")
-        answer = self._machine.on_map_gpa_range(self, gpa, npages, attributes)
-        struct.pack_into("<q", self._run, _HYPERCALL_ANSWER_AT, answer)
+    def _on_hypercall(self, request: kvm.MapGpaRange) -> None:
+        done = self._machine.on_request(self, request)
+        request.answer(self._run, 0 if done else numbers.EINVAL, signed=True)
 
-    def _on_out(self) -> None:
-        _, size, port, _, where = _IO.unpack_from(self._run, _EXIT_AT)
-        number = int.from_bytes(self._run[where : where + size], "little")
-        if port == BREAKPOINT_PORT:
+    def _on_port(self, access: kvm.PortIo) -> None:
+        number = int.from_bytes(access.data or b"", "little")
+        if access.data is None:
+            raise SharedPagesError(f"vCPU {self.number} read port {access.port:#x}: no step does")
+        if access.port == BREAKPOINT_PORT:
             self._stay(State.AT_BREAKPOINT, number)
-        elif port == CHECKPOINT_PORT:
+        elif access.port == CHECKPOINT_PORT:
             self._stay(State.AT_CHECKPOINT, None)
-        elif port == WAIT_PORT:
+        elif access.port == WAIT_PORT:
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, number / 1e6)
         else:
-            raise SharedPagesError(f"vCPU {self.number} wrote port {port:#x}, which no step does")
+            raise SharedPagesError(
+                f"vCPU {self.number} wrote port {access.port:#x}, which no step does"
+            )
 
     def _stay(self, state: State, breakpoint_number: int | None) -> None:
         with self._changed:

@@ -65,6 +65,9 @@ def kvm_exit(data: bytes) -> None:
     elif isinstance(found, kvm.MemoryFault):
         within(found.events, found.gpa >> 12, found.gpa + found.size >> 12)
         assert len(found.answer()) == 32
+    elif isinstance(found, kvm.PortIo):
+        assert found.offset + found.size * found.count <= len(page)
+        found.answer(bytearray(page), bytes(found.size * found.count if found.data is None else 0))
     elif isinstance(found, kvm.MsrWrite | kvm.MsrRead | kvm.Hypercall):
         found.answer(bytearray(page))
 
@@ -76,6 +79,20 @@ def kvm_hypercall(data: bytes) -> None:
     call = kvm.map_gpa_range(gpa, npages, bits)
     within(call.events, gpa >> 12, min((gpa >> 12) + npages, 1 << 52))
     assert call.result() in (0, 22) and call.page_size >= 0
+
+
+@target
+def kvm_enable_cap(data: bytes) -> None:
+    """The argument of KVM_ENABLE_CAP; what follows the arguments is lost."""
+    call = kvm.EnableCap.decode(data)
+    assert call.encode()[:40] == data[:40]
+
+
+@target
+def kvm_msr_filter(data: bytes) -> None:
+    """The argument of KVM_X86_SET_MSR_FILTER."""
+    found = kvm.MsrFilter.decode(data)
+    assert kvm.MsrFilter.decode(found.encode()) == found and found.status in (0, 22)
 
 
 @target

@@ -9,8 +9,15 @@ from random import Random
 import numpy as np
 import pytest
 
-from pysharedpages import GuestMemory, RangeError, SharedPages, SharedPagesError
-from pysharedpages.testing import MicroVM, UnsupportedHostError
+from pysharedpages import (
+    ClosedError,
+    FormatError,
+    GuestMemory,
+    RangeError,
+    SharedPages,
+    SharedPagesError,
+)
+from pysharedpages.testing import AddressSpace, MicroVM, UnsupportedHostError
 from pysharedpages.testing.steps import (
     Breakpoint,
     Checkpoint,
@@ -114,7 +121,7 @@ def test_every_conversion_counts_even_there_and_back() -> None:
 
 def test_a_conversion_beyond_the_tracker_s_bound_is_the_guest_s_fault() -> None:
     with SharedPages(8) as pages, MicroVM(NPAGES, [[Convert(8)]], pages=pages) as machine:
-        with pytest.raises(SharedPagesError, match="vCPU 0 left the guest with KVM_EXIT"):
+        with pytest.raises(SharedPagesError, match=r"vCPU 0 (shut down|left the guest)"):
             run(machine)
         assert len(pages) == 0
 
@@ -129,6 +136,88 @@ def test_what_a_hook_raises_ends_the_vcpu_and_is_told() -> None:
     ):
         run(machine)
     assert machine.vcpus[0].state is State.FAILED
+
+
+def test_a_triple_fault_ends_the_vcpu_and_no_other() -> None:
+    """A #GP without a table of handlers; KVM reports a shutdown, or gives up emulating it."""
+    life: list[Step] = [Loop((Write(5), Checkpoint()))]
+    with SharedPages(8) as pages, MicroVM(NPAGES, [[Convert(8)], life], pages=pages) as machine:
+        machine.start()
+        assert machine.vcpus[0].wait_until_still(PATIENCE)
+        assert machine.vcpus[0].state is State.FAILED
+        with pytest.raises(SharedPagesError, match="vCPU 0"):
+            machine.raise_failure()
+        before = machine.vcpus[1].checkpoints
+        while machine.vcpus[1].checkpoints == before:
+            machine.raise_failure()
+        machine.stop()
+        assert machine.vcpus[1].state is State.AT_CHECKPOINT
+
+
+def test_a_failure_in_the_hook_leaves_the_tracker_told_and_closing_possible() -> None:
+    def fail(*_: object) -> None:
+        raise FormatError("no guest's fault")
+
+    with SharedPages(NPAGES) as pages:
+        machine = MicroVM(NPAGES, [[Convert(1), Convert(2)]], pages=pages, on_conversion=fail)
+        machine.start()
+        with pytest.raises(FormatError, match="no guest's fault"):
+            machine.wait_until_still(PATIENCE)
+        machine.close()
+        machine.close()
+        assert pages.get_list().tolist() == [[1, 2]]
+
+
+def test_a_hook_cannot_close_its_machine() -> None:
+    machine: MicroVM
+
+    def close(*_: object) -> None:
+        machine.close()
+
+    with MicroVM(NPAGES, [[Convert(1)]], on_conversion=close) as machine:
+        with pytest.raises(SharedPagesError, match="its own machine"):
+            run(machine)
+        assert machine.vcpus[0].registers()[17] & 2
+
+
+def test_what_a_closed_or_running_machine_refuses() -> None:
+    machine = MicroVM(NPAGES, [[Loop((Write(1), Checkpoint()))], []])
+    spinning, ended = machine.vcpus
+    machine.start()
+    with pytest.raises(SharedPagesError, match="vCPU 0 was started before"):
+        machine.start()
+    with pytest.raises(SharedPagesError, match="vCPU 0 runs"):
+        spinning.registers()
+    assert ended.wait_until_still(PATIENCE)
+    with pytest.raises(SharedPagesError, match="it is halted"):
+        ended.start()
+    machine.close()
+    machine.kick()
+    for call in (ended.registers, ended.start, lambda: ended.load([0] * 18)):
+        with pytest.raises(ClosedError):
+            call()
+
+
+def test_kicks_from_many_threads_while_a_guest_ends() -> None:
+    """A kick meets a vCPU at any point of its life, its last instructions among them."""
+    for _ in range(30):
+        with MicroVM(512, [[Loop((Wait(0),), 20)], [Write(1)]]) as machine:
+            stop = threading.Event()
+
+            def kick(machine: MicroVM = machine, stop: threading.Event = stop) -> None:
+                while not stop.is_set():
+                    machine.kick()
+
+            kickers = [threading.Thread(target=kick) for _ in range(3)]
+            for kicker in kickers:
+                kicker.start()
+            try:
+                run(machine)
+            finally:
+                stop.set()
+                for kicker in kickers:
+                    kicker.join()
+            assert [vcpu.state for vcpu in machine.vcpus] == [State.HALTED] * 2
 
 
 def test_a_hypercall_converts_where_the_host_can() -> None:
@@ -250,6 +339,8 @@ def test_bad_machines_are_typed_errors() -> None:
         MicroVM(NPAGES, [[]], dirty="log")
     with pytest.raises(RangeError, match="100 ring entries"):
         MicroVM(NPAGES, [[]], dirty="ring", ring_entries=100)
+    with AddressSpace(100) as small, pytest.raises(RangeError, match="101 pages are needed"):
+        MicroVM(101, [[]], space=small)
     with pytest.raises(TypeError, match="no step"):
         MicroVM(NPAGES, [["halt"]])  # type: ignore[list-item]
     with pytest.raises((RangeError, UnsupportedHostError)):

@@ -121,7 +121,7 @@ def test_a_vcpu_s_failure_ends_the_migration(monkeypatch: pytest.MonkeyPatch) ->
     def broken(*_: object) -> bool:
         raise SharedPagesError("a broken tracker")
 
-    monkeypatch.setattr(MicroVM, "on_psc", broken)
+    monkeypatch.setattr(MicroVM, "on_request", broken)
     assert main([*SMALL, "--source", "kvm"]) == 3
 
 

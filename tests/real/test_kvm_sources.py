@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -191,14 +193,115 @@ def test_the_kick_comes_first_and_a_failed_one_loses_nothing() -> None:
         assert take(log) == [9, 10, 11]
 
 
-def test_entries_that_the_log_refuses_come_again() -> None:
+def test_a_source_goes_on_where_another_was_closed() -> None:
+    """Which is anywhere in the ring: KVM tells nobody."""
+    program: list[Step] = []
+    for number in range(6):
+        program += [Write(10 * number, 7), Breakpoint(number)]
+    with machine_of([program], "ring", ring_entries=256) as machine:
+        log = DirtyLog(SLOTS)
+        machine.start()
+        for number in range(6):
+            assert machine.wait_until_still(PATIENCE)
+            with KvmDirtyRing(machine.fd, machine.vcpu_fds, SLOTS, kick=machine.kick) as ring:
+                assert ring.collect(log) == 7
+            assert take(log) == list(range(10 * number, 10 * number + 7))
+            machine.vcpus[0].pass_breakpoint()
+
+
+def test_a_forked_child_takes_nothing_out_of_the_rings() -> None:
+    with machine_of([[Write(9, 3)]], "ring") as machine:
+        log = DirtyLog(SLOTS)
+        ring = KvmDirtyRing(machine.fd, machine.vcpu_fds, SLOTS, kick=machine.kick)
+        bitmap = machine_of([[]], "get")
+        plain = KvmDirtyLog(bitmap.fd, SLOTS)
+        machine.start()
+        assert machine.wait_until_still(PATIENCE)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                with pytest.raises(ClosedError, match="forked child"):
+                    ring.collect(log)
+                with pytest.raises(SharedPagesError, match="slot 0x5"):
+                    plain.collect(log)
+                ring.close()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert ring.collect(log) == 3
+        assert take(log) == [9, 10, 11]
+        bitmap.close()
+
+
+def test_a_machine_has_one_source_of_its_rings() -> None:
+    with machine_of([[]], "ring") as machine:
+        machine.dirty_source(DirtyLog(SLOTS))
+        with pytest.raises(SharedPagesError, match="a source already"):
+            machine.dirty_source(DirtyLog(SLOTS))
+    with pytest.raises(ClosedError):
+        machine.dirty_source(DirtyLog(SLOTS))
+
+
+def test_a_source_that_does_not_clear_arms_after_one_that_did() -> None:
+    program: list[Step] = [Write(9, 3), Breakpoint(0), Write(10)]
+    with machine_of([program], "get") as machine:
+        log = DirtyLog(SLOTS)
+        KvmDirtyLog(machine.fd, SLOTS, manual=True).collect(log)
+        source = KvmDirtyLog(machine.fd, SLOTS, manual=False)
+        machine.start()
+        for expected in ([9, 10, 11], [10]):
+            assert machine.wait_until_still(PATIENCE)
+            source.collect(log)
+            assert take(log) == expected
+            source.collect(log)
+            assert take(log) == []
+            if expected == [9, 10, 11]:
+                machine.vcpus[0].pass_breakpoint()
+
+
+def test_a_source_whose_descriptor_is_closed_says_so() -> None:
+    for kind in KINDS:
+        machine = machine_of([[Write(9)]], kind)
+        log = DirtyLog(SLOTS)
+        source = (
+            KvmDirtyRing(machine.fd, machine.vcpu_fds, SLOTS, kick=machine.kick)
+            if kind == "ring"
+            else source_of(machine, kind, log)
+        )
+        machine.start()
+        assert machine.wait_until_still(PATIENCE)
+        machine.close()
+        for _ in range(2):
+            with pytest.raises(SharedPagesError, match="Bad file descriptor"):
+                source.collect(log)
+        assert take(log) == []
+
+
+def test_entries_of_slots_that_the_memory_lacks_are_never_silent() -> None:
+    for other in (GuestMemory([(1, 0, 1000)]), GuestMemory([(5, 0, 10)])):
+        with machine_of([[Write(9, 2)]], "ring") as machine:
+            ring = KvmDirtyRing(machine.fd, machine.vcpu_fds, other, kick=machine.kick)
+            log = DirtyLog(other)
+            machine.start()
+            assert machine.wait_until_still(PATIENCE)
+            for _ in range(2):
+                with pytest.raises(RangeError, match=r"slot (0x)?5"):
+                    ring.collect(log)
+            assert take(log) == []
+
+
+def test_a_log_of_other_slots_takes_nothing_out_of_the_rings() -> None:
     with machine_of([[Write(9, 2)]], "ring") as machine:
         ring = KvmDirtyRing(machine.fd, machine.vcpu_fds, SLOTS, kick=machine.kick)
         machine.start()
         assert machine.wait_until_still(PATIENCE)
-        with pytest.raises(RangeError, match="slot 5"):
-            ring.collect(DirtyLog(GuestMemory([(1, 0, 1000)])))
-        log = DirtyLog(SLOTS)
+        with pytest.raises(RangeError, match="the log is of"):
+            ring.collect(DirtyLog(GuestMemory([(5, 64, 1000)])))
+        log = DirtyLog(GuestMemory(SLOTS))
         ring.collect(log)
         assert take(log) == [9, 10]
 
@@ -309,6 +412,16 @@ def test_descriptors_of_something_else_are_refused() -> None:
             KvmDirtyLog(fd, SLOTS)
         with pytest.raises(SharedPagesError, match="no dirty rings"):
             KvmDirtyRing(fd, [fd], SLOTS, kick=lambda: None)
+    with pytest.raises(SharedPagesError, match="KVM_CHECK_EXTENSION: Bad file"):
+        KvmDirtyLog(-1, SLOTS)
+    memory = os.memfd_create("memory")
+    os.truncate(memory, 1 << 22)
+    with machine_of([[]], "ring") as machine:
+        # Each could be mapped as a ring is, and never has an entry.
+        for fd in (-1, memory, machine.fd):
+            with pytest.raises(SharedPagesError, match="no vCPU"):
+                KvmDirtyRing(machine.fd, [*machine.vcpu_fds, fd], SLOTS, kick=machine.kick)
+    os.close(memory)
 
 
 def test_a_log_of_other_memory_is_refused() -> None:

@@ -1,4 +1,5 @@
-"""KVM's own interface: exits, the hypercall that converts, dirty pages, slots and attributes.
+"""KVM's own interface: exits, the hypercall that converts, dirty pages, slots, attributes, and what
+a VMM turns on for it.
 
 Floor: abi. What a vCPU's kvm_run page says becomes a request with events; structures that go into
 ioctls are encoded, decoded, and checked as the kernel checks them. Each file has its sources.
@@ -7,6 +8,7 @@ ioctls are encoded, decoded, and checked as the kernel checks them. Each file ha
 from __future__ import annotations
 
 from pysharedpages.abi.kvm import numbers
+from pysharedpages.abi.kvm.capability import EnableCap
 from pysharedpages.abi.kvm.dirty import (
     ClearDirtyLog,
     GetDirtyLog,
@@ -20,6 +22,7 @@ from pysharedpages.abi.kvm.exits import (
     MemoryFault,
     MsrRead,
     MsrWrite,
+    PortIo,
     decode_exit,
 )
 from pysharedpages.abi.kvm.hypercall import (
@@ -29,9 +32,11 @@ from pysharedpages.abi.kvm.hypercall import (
     map_gpa_range,
 )
 from pysharedpages.abi.kvm.memory import MemoryAttributes, MemorySlot, slot_id, split_slot
+from pysharedpages.abi.kvm.msr_filter import MsrFilter, MsrRange
 
 __all__ = [
     "ClearDirtyLog",
+    "EnableCap",
     "Exit",
     "GetDirtyLog",
     "Hypercall",
@@ -39,8 +44,11 @@ __all__ = [
     "MemoryAttributes",
     "MemoryFault",
     "MemorySlot",
+    "MsrFilter",
+    "MsrRange",
     "MsrRead",
     "MsrWrite",
+    "PortIo",
     "bitmap_bytes",
     "decode_exit",
     "decode_ring",

@@ -1,7 +1,8 @@
-"""Exits that concern conversions, decoded from a vCPU's kvm_run page.
+"""Exits that concern conversions, and accesses to ports, decoded from a vCPU's kvm_run page.
 
-Floor: abi. A page is read once, 104 bytes of it. The offsets are those of x86-64, and of arm64
-for KVM_EXIT_MEMORY_FAULT. Pure functions but for the answers, which write into the caller's page.
+Floor: abi. A page is read once: 104 bytes of it, and a port's data. The offsets are those of
+x86-64, and of arm64 for KVM_EXIT_MEMORY_FAULT. Pure functions but for the answers, which write into
+the caller's page.
 
 Source: Documentation/virt/kvm/api.rst, section 5, "The kvm_run structure".
 """
@@ -19,22 +20,27 @@ from pysharedpages.abi._request import (
     GFN_LIMIT,
     PAGE_SHIFT,
     PAGE_SIZE,
+    bad_byte,
     conversions,
     copied,
     negative,
+    part,
     register,
     write_at,
 )
 from pysharedpages.abi.kvm import numbers as kvm
 from pysharedpages.abi.kvm.hypercall import MapGpaRange, map_gpa_range
 from pysharedpages.abi.kvm.memory import MemoryAttributes
-from pysharedpages.errors import FormatError, RangeError
+from pysharedpages.errors import RangeError
 
-__all__ = ["Exit", "Hypercall", "MemoryFault", "MsrRead", "MsrWrite", "decode_exit"]
+__all__ = ["Exit", "Hypercall", "MemoryFault", "MsrRead", "MsrWrite", "PortIo", "decode_exit"]
 
+_REASON: Final = struct.Struct("<I")
 _HYPERCALL: Final = struct.Struct("<7Q")
 _MSR: Final = struct.Struct("<B7xIIQ")
 _FAULT: Final = struct.Struct("<3Q")
+_IO: Final = struct.Struct("<BBHIQ")
+_PORT_BYTES: Final = (1, 2, 4)
 _MSR_REASONS: Final = (
     kvm.KVM_MSR_EXIT_REASON_INVAL | kvm.KVM_MSR_EXIT_REASON_UNKNOWN | kvm.KVM_MSR_EXIT_REASON_FILTER
 )
@@ -114,53 +120,98 @@ class MsrRead:
         write_at(run, kvm.RUN_MSR_ERROR, bytes([fault]))
 
 
+@dataclass(frozen=True, slots=True)
+class PortIo:
+    """An access to an I/O port: `count` values of `size` bytes, which lie in the page at `offset`.
+
+    `data` is what the guest writes, None where it reads.
+    """
+
+    port: int
+    size: int
+    count: int
+    offset: int
+    data: bytes | None
+
+    def answer(self, run: Any, data: bytes) -> None:
+        """Give the guest what it reads, in a writable kvm_run page.
+
+        RangeError for another number of bytes than it reads: none where it writes.
+        """
+        wanted = self.size * self.count if self.data is None else 0
+        if len(data) != wanted:
+            raise RangeError(f"{len(data)} bytes for port {self.port:#x}: the guest reads {wanted}")
+        write_at(run, self.offset, data)
+
+
 def decode_exit(
     run: Any, errno: int = 0
-) -> MapGpaRange | Hypercall | MemoryFault | MsrWrite | MsrRead | Exit | None:
+) -> MapGpaRange | Hypercall | MemoryFault | MsrWrite | MsrRead | PortIo | Exit | None:
     """What a kvm_run page says after KVM_RUN, which returned 0 or failed with `errno`.
 
     After a failure the page means something only if `errno` is EFAULT or EHWPOISON and the exit
     is KVM_EXIT_MEMORY_FAULT, which never comes without one; None otherwise: nothing is reported.
 
-    Raises FormatError for a page too short, an unknown reason of an MSR exit, unknown flags of a
-    fault, or one that is empty or misaligned; RangeError for a fault at pages from 2^52 on.
+    Raises FormatError for a page too short, an unknown reason of an MSR exit, an access to a port
+    that no CPU makes or whose data lies beyond the page, unknown flags of a fault, or one that is
+    empty or misaligned; RangeError for a fault at pages from 2^52 on.
     """
     page = copied(run, kvm.RUN_READ_BYTES, kvm.RUN_READ_BYTES, "a kvm_run page")
-    reason = int.from_bytes(page[kvm.RUN_EXIT_REASON : kvm.RUN_EXIT_REASON + 4], "little")
-    faulted = errno in (kvm.EFAULT, kvm.EHWPOISON) and reason == kvm.KVM_EXIT_MEMORY_FAULT
-    if errno and not faulted:
-        return None
-    if faulted:
-        return _memory_fault(page)
-    if reason == kvm.KVM_EXIT_MEMORY_FAULT:
-        raise FormatError(f"byte {kvm.RUN_EXIT_REASON}: a memory fault, but KVM_RUN did not fail")
+    (reason,) = _REASON.unpack_from(page, kvm.RUN_EXIT_REASON)
+    if errno:
+        faulted = errno in (kvm.EFAULT, kvm.EHWPOISON) and reason == kvm.KVM_EXIT_MEMORY_FAULT
+        return _memory_fault(page) if faulted else None
+    if reason == kvm.KVM_EXIT_X86_WRMSR:
+        return MsrWrite(*_msr(page))
+    if reason == kvm.KVM_EXIT_IO:
+        return _port_io(run, page)
     if reason == kvm.KVM_EXIT_HYPERCALL:
-        number, *arguments = _HYPERCALL.unpack_from(page, kvm.RUN_EXIT)
-        if number == kvm.KVM_HC_MAP_GPA_RANGE:
-            return map_gpa_range(*arguments[:3])
-        return Hypercall(number, (arguments[0], arguments[1], arguments[2], arguments[3]))
-    if reason in (kvm.KVM_EXIT_X86_WRMSR, kvm.KVM_EXIT_X86_RDMSR):
-        return _msr(page, reason)
+        return _hypercall(page)
+    if reason == kvm.KVM_EXIT_X86_RDMSR:
+        index, _, why = _msr(page)
+        return MsrRead(index, why)
+    if reason == kvm.KVM_EXIT_MEMORY_FAULT:
+        raise bad_byte(kvm.RUN_EXIT_REASON, "a memory fault, but KVM_RUN did not fail")
     return Exit(reason)
 
 
-def _msr(page: bytes, exit_reason: int) -> MsrWrite | MsrRead:
+def _hypercall(page: bytes) -> MapGpaRange | Hypercall:
+    number, *arguments = _HYPERCALL.unpack_from(page, kvm.RUN_EXIT)
+    if number == kvm.KVM_HC_MAP_GPA_RANGE:
+        return map_gpa_range(*arguments[:3])
+    return Hypercall(number, (arguments[0], arguments[1], arguments[2], arguments[3]))
+
+
+def _port_io(run: Any, page: bytes) -> PortIo:
+    direction, size, port, count, offset = _IO.unpack_from(page, kvm.RUN_EXIT)
+    if direction not in (kvm.KVM_EXIT_IO_IN, kvm.KVM_EXIT_IO_OUT):
+        raise bad_byte(kvm.RUN_EXIT, f"{direction} is no direction of a port's access")
+    if size not in _PORT_BYTES:
+        raise bad_byte(kvm.RUN_EXIT + 1, f"a port of {size} bytes: there are {_PORT_BYTES}")
+    if not count:
+        raise bad_byte(kvm.RUN_EXIT + 4, "an access to a port of no values")
+    data = part(run, offset, offset + size * count)
+    if len(data) < size * count:
+        raise bad_byte(kvm.RUN_EXIT + 8, f"data of a port at {offset:#x}, beyond the page")
+    return PortIo(port, size, count, offset, data if direction == kvm.KVM_EXIT_IO_OUT else None)
+
+
+def _msr(page: bytes) -> tuple[int, int, int]:
+    """The MSR's index, the data written to it, and why the exit was made."""
     _, reason, index, data = _MSR.unpack_from(page, kvm.RUN_EXIT)
     if not reason or reason & ~_MSR_REASONS:
-        raise FormatError(f"byte {kvm.RUN_EXIT + 8}: {reason:#x} is no reason of an MSR exit")
-    if exit_reason == kvm.KVM_EXIT_X86_WRMSR:
-        return MsrWrite(index, data, reason)
-    return MsrRead(index, reason)
+        raise bad_byte(kvm.RUN_EXIT + 8, f"{reason:#x} is no reason of an MSR exit")
+    return index, data, reason
 
 
 def _memory_fault(page: bytes) -> MemoryFault:
     flags, gpa, size = _FAULT.unpack_from(page, kvm.RUN_EXIT)
     if flags & ~kvm.KVM_MEMORY_EXIT_FLAG_PRIVATE:
-        raise FormatError(f"byte {kvm.RUN_EXIT}: {flags:#x} has unknown flags of a memory fault")
+        raise bad_byte(kvm.RUN_EXIT, f"{flags:#x} has unknown flags of a memory fault")
     if gpa % PAGE_SIZE:
-        raise FormatError(f"byte {kvm.RUN_EXIT + 8}: a fault at {gpa:#x}, which is in a page")
+        raise bad_byte(kvm.RUN_EXIT + 8, f"a fault at {gpa:#x}, which is in a page")
     if size % PAGE_SIZE or not size:
-        raise FormatError(f"byte {kvm.RUN_EXIT + 16}: a fault of {size:#x} bytes, not whole pages")
+        raise bad_byte(kvm.RUN_EXIT + 16, f"a fault of {size:#x} bytes, not whole pages")
     if (gpa + size) >> PAGE_SHIFT > GFN_LIMIT:
         raise RangeError(f"a fault at {gpa:#x} of {size:#x} bytes ends above 2^64")
     return MemoryFault(gpa, size, not flags)

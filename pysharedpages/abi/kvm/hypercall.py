@@ -9,7 +9,6 @@ arch/x86/kvm/x86.c and `kvm_is_valid_map_gpa_range_ret` in arch/x86/kvm/x86.h.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +25,7 @@ from pysharedpages.abi._request import (
     write_at,
 )
 from pysharedpages.abi.kvm import numbers as kvm
+from pysharedpages.abi.kvm.capability import EnableCap
 from pysharedpages.errors import RangeError
 
 __all__ = ["MapGpaRange", "enable_exit_hypercall", "hypercalls_of", "map_gpa_range"]
@@ -37,7 +37,6 @@ _PAGE_SIZES: Final = {
 }
 _PAGE_SIZE_BITS: Final = 0xF
 _KNOWN_BITS: Final = _PAGE_SIZE_BITS | kvm.KVM_MAP_GPA_RANGE_ENCRYPTED
-_ENABLE_CAP: Final = struct.Struct("<II4Q64x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ def enable_exit_hypercall(
         if not 0 <= number < 64 or not supported >> number & 1:
             raise RangeError(f"hypercall {number} is not in the kernel's mask, {supported:#x}")
         mask |= 1 << number
-    return _ENABLE_CAP.pack(kvm.KVM_CAP_EXIT_HYPERCALL, 0, mask, 0, 0, 0)
+    return EnableCap(kvm.KVM_CAP_EXIT_HYPERCALL, (mask,)).encode()
 
 
 def hypercalls_of(mask: int) -> tuple[int, ...]:

@@ -12,9 +12,24 @@ from __future__ import annotations
 
 from typing import Final
 
+KVM_API_VERSION: Final = 12
+
+KVM_GET_API_VERSION: Final = 0xAE00
+KVM_CREATE_VM: Final = 0xAE01
+KVM_CHECK_EXTENSION: Final = 0xAE03
+KVM_GET_VCPU_MMAP_SIZE: Final = 0xAE04
+KVM_GET_SUPPORTED_CPUID: Final = 0xC008AE05
+KVM_CREATE_VCPU: Final = 0xAE41
 KVM_GET_DIRTY_LOG: Final = 0x4010AE42
 KVM_SET_USER_MEMORY_REGION: Final = 0x4020AE46
 KVM_SET_USER_MEMORY_REGION2: Final = 0x40A0AE49
+KVM_RUN: Final = 0xAE80
+KVM_GET_REGS: Final = 0x8090AE81
+KVM_SET_REGS: Final = 0x4090AE82
+KVM_GET_SREGS: Final = 0x8138AE83
+KVM_SET_SREGS: Final = 0x4138AE84
+KVM_SET_SIGNAL_MASK: Final = 0x4004AE8B
+KVM_SET_CPUID2: Final = 0x4008AE90
 KVM_ENABLE_CAP: Final = 0x4068AEA3
 KVM_CLEAR_DIRTY_LOG: Final = 0xC018AEC0
 KVM_X86_SET_MSR_FILTER: Final = 0x4188AEC6
@@ -36,11 +51,18 @@ KVM_CAP_GUEST_MEMFD: Final = 234
 KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE: Final = 1 << 0
 KVM_DIRTY_LOG_INITIALLY_SET: Final = 1 << 1
 
+KVM_EXIT_IO: Final = 2
 KVM_EXIT_HYPERCALL: Final = 3
+KVM_EXIT_HLT: Final = 5
+KVM_EXIT_SHUTDOWN: Final = 8
+KVM_EXIT_INTR: Final = 10
 KVM_EXIT_X86_RDMSR: Final = 29
 KVM_EXIT_X86_WRMSR: Final = 30
 KVM_EXIT_DIRTY_RING_FULL: Final = 31
 KVM_EXIT_MEMORY_FAULT: Final = 39
+
+KVM_EXIT_IO_IN: Final = 0
+KVM_EXIT_IO_OUT: Final = 1
 
 KVM_MEMORY_EXIT_FLAG_PRIVATE: Final = 1 << 3
 KVM_MEMORY_ATTRIBUTE_PRIVATE: Final = 1 << 3
@@ -58,6 +80,14 @@ KVM_EXIT_HYPERCALL_VALID_MASK: Final = 1 << KVM_HC_MAP_GPA_RANGE
 KVM_MSR_EXIT_REASON_INVAL: Final = 1 << 0
 KVM_MSR_EXIT_REASON_UNKNOWN: Final = 1 << 1
 KVM_MSR_EXIT_REASON_FILTER: Final = 1 << 2
+
+KVM_MSR_FILTER_READ: Final = 1 << 0
+KVM_MSR_FILTER_WRITE: Final = 1 << 1
+KVM_MSR_FILTER_DEFAULT_ALLOW: Final = 0
+KVM_MSR_FILTER_DEFAULT_DENY: Final = 1 << 0
+KVM_MSR_FILTER_MAX_RANGES: Final = 16
+KVM_MSR_FILTER_MAX_BITMAP_SIZE: Final = 0x600
+"""Bytes of one range's bitmap (arch/x86/include/uapi/asm/kvm.h): 12,288 MSRs."""
 
 KVM_MEM_LOG_DIRTY_PAGES: Final = 1 << 0
 KVM_MEM_READONLY: Final = 1 << 1
@@ -80,6 +110,7 @@ EFAULT: Final = 14
 EHWPOISON: Final = 133
 KVM_ENOSYS: Final = 1000
 
+RUN_IMMEDIATE_EXIT: Final = 1
 RUN_EXIT_REASON: Final = 8
 RUN_EXIT: Final = 32
 """Where the union of a kvm_run page starts, of which every exit has a member."""
@@ -89,4 +120,5 @@ RUN_HYPERCALL_FLAGS: Final = 96
 RUN_MSR_ERROR: Final = 32
 RUN_MSR_DATA: Final = 48
 RUN_READ_BYTES: Final = 104
-"""The part of a kvm_run page that is read: it ends with hypercall.flags."""
+"""The part of a kvm_run page that is read: it ends with hypercall.flags. The data of a port access
+lies where the page says."""
