@@ -12,7 +12,7 @@ import pytest
 from abi_support import page, spelt
 
 from pysharedpages import DirtyLog, FormatError, GuestMemory, PageSet, RangeError, SharedPages
-from pysharedpages.abi import cca, kvm, lists, pkvm, rmp, sev, snp, tdx
+from pysharedpages.abi import cca, kvm, lists, pkvm, rmp, sev, snp, tdx, traces
 
 SEGMENTED = 30 << 8 | 1
 MAP = tdx.decode_map_gpa(0, 0x10001, 0x10000, 0x3000)
@@ -91,6 +91,10 @@ def test_an_offset_survives_copies() -> None:
             FormatError, "byte 7: no", ("byte 7: no",), 7,
         )  # fmt: skip
     assert pickle.loads(pickle.dumps(FormatError("no"))).offset is None
+    with pytest.raises(traces.TraceError) as raised:
+        traces.parse(b"\nkvm_hypercall: nr 0xc a0 0x1000 a1 0x1 a2 oops\n")
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert (str(again), again.line, again.offset) == (str(raised.value), 2, 39)
 
 
 def test_gfns_out_of_bounds_are_range_errors_still() -> None:

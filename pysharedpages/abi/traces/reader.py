@@ -37,9 +37,12 @@ class TraceError(FormatError):
     """A malformed line: its number from 1, and the offset of the byte that is wrong."""
 
     def __init__(self, line: int, offset: int, problem: str) -> None:
-        super().__init__(f"line {line}, byte {offset}: {problem}")
+        super().__init__(f"line {line}, byte {offset}: {problem}", offset=offset)
         self.line = line
-        self.offset = offset
+        self._problem = problem
+
+    def __reduce__(self) -> tuple[type[TraceError], tuple[int, int | None, str]]:
+        return type(self), (self.line, self.offset, self._problem)
 
 
 class _Readable(Protocol):
@@ -63,7 +66,7 @@ class TraceReader:
         self.lines = 0
         """Lines read so far, of any content."""
         self.malformed = 0
-        """_Malformed lines passed over."""
+        """Malformed lines passed over."""
         self.errors: tuple[TraceError, ...] = ()
         """The first of them, at most sixteen."""
 
