@@ -9,6 +9,10 @@
 
 #define LANES 4
 
+/* Words that are prefetched ahead, as the kernels do: without, a pass is slower than a merge that
+ * reads the same words. */
+#define AHEAD 256
+
 typedef uint64_t vector __attribute__((vector_size(LANES * 8), aligned(8), may_alias));
 
 #if defined(__x86_64__) && defined(__gnu_linux__)
@@ -20,6 +24,8 @@ uint64_t rival_read_pass(const uint64_t *words, size_t nwords)
     size_t w = 0;
     for (; nwords - w >= LANES * 4; w += LANES * 4) {
         const vector *next = (const vector *)(const void *)(words + w);
+        __builtin_prefetch(words + w + AHEAD);
+        __builtin_prefetch(words + w + AHEAD + 8);
         a |= next[0];
         b |= next[1];
         c |= next[2];
