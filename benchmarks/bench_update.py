@@ -191,6 +191,7 @@ def test_one_conversion(benchmark: BenchmarkFixture, name: str) -> None:
                 lambda: convert(attributes.share, attributes.unshare, attributes),
                 answer=rival_split,
                 calls=CONVERSIONS,
+                least=target,
             ),
             Contender("pyroaring flip", flip, calls=CONVERSIONS),
         ],

@@ -169,7 +169,8 @@ sp_status sp_log_lend(sp_log *log, size_t index, sp_bits **loan)
 
 static uint64_t most_runs(const sp_log *log)
 {
-    return sp_max(sp_set_count(sp_memory_pages(log->memory)) / 128, LEAST_RUNS);
+    uint64_t half = sp_set_count(sp_memory_pages(log->memory)) / 128;
+    return sp_min(sp_max(half, LEAST_RUNS), UINT32_MAX / 2);
 }
 
 /* Whether slot `index` holds all of a run. */
