@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pysharedpages.cli import migrate, replay
 from pysharedpages.cli.exits import CannotRunError, Exit, UsageError
@@ -29,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except UsageError as error:
         parser: argparse.ArgumentParser = options.parser
         parser.error(str(error))
@@ -37,12 +41,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pysharedpages: {error}", file=sys.stderr)
         return Exit.CANNOT_RUN
     except BrokenPipeError:
-        # Whoever read the output has enough; what is left must not be flushed at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output has enough.
+        _drop_output()
         return Exit.DONE
+    except OSError as error:
+        print(f"pysharedpages: {error}", file=sys.stderr)
+        _drop_output()
+        return Exit.CANNOT_RUN
     except KeyboardInterrupt:
         print("pysharedpages: interrupted", file=sys.stderr)
         return Exit.INTERRUPTED
+
+
+def _drop_output() -> None:
+    """What is left of the output must not be flushed at exit."""
+    if sys.stdout is None:
+        return
+    with suppress(OSError), open(os.devnull, "wb") as null:
+        os.dup2(null.fileno(), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -137,12 +137,12 @@ def _progress(trace: Trace) -> Iterator[Callable[[], None]]:
 
 def _show(report: Report, options: argparse.Namespace) -> None:
     if options.json:
-        print(json.dumps({"file": options.file} | report.as_dict(), indent=2), flush=True)
+        print(json.dumps({"file": options.file} | report.as_dict(), indent=2))
         return
-    encoding = sys.stdout.encoding or "ascii"
-    for line in text_of(report, options.file, unicode=encoding.lower().startswith("utf")):
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    name = options.file.encode(encoding, "backslashreplace").decode(encoding)
+    for line in text_of(report, name, unicode=encoding.lower().startswith("utf")):
         print(line)
-    sys.stdout.flush()
 
 
 def _save(report: Report, path: Path) -> None:
@@ -155,7 +155,7 @@ def _save(report: Report, path: Path) -> None:
     except OSError as error:
         with suppress(OSError):
             part.unlink()
-        raise CannotRunError(f"cannot save {path}: {error.strerror}") from error
+        raise CannotRunError(f"cannot save {path}: {error.strerror or error}") from error
 
 
 def _moment(text: str) -> Moment:

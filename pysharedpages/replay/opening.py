@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import importlib
 import io
@@ -88,6 +89,8 @@ def open_trace(path: str) -> Iterator[Trace]:
     Zstandard and no decoder is installed.
     """
     if path == "-":
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         yield Trace(sys.stdin.buffer)
         return
     with open(path, "rb", buffering=0) as raw:

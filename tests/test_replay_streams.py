@@ -1,0 +1,77 @@
+# tier: unit, hostile
+"""`pysharedpages replay` where its streams and files are not what they mostly are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+LINE = b"kvm_convert_memory start 0x1000 size 0x2000 private_to_shared\n"
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    path = tmp_path / "trace"
+    path.write_bytes(LINE)
+    return path
+
+
+PROGRAM = "import sys; from pysharedpages.cli import main; sys.exit(main())"
+
+
+def run(
+    *arguments: str | bytes, redirect: str = "", encoding: str = "utf-8:strict"
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        ["sh", "-c", f'"$@" {redirect}', "sh", sys.executable, "-c", PROGRAM, "replay", *arguments],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        check=False,
+        timeout=60,
+    )
+
+
+def test_a_closed_standard_input_is_bad_usage() -> None:
+    done = run("-", redirect="<&-")
+    assert done.returncode == 2
+    assert b"cannot read -" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_closed_standard_output_shows_nothing(trace: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state.npy"
+    done = run(str(trace), "--save", str(state), redirect=">&-")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert np.load(state).tolist() == [[1, 3]]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full here")
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_an_output_that_is_full_exits_with_3(trace: Path, options: tuple[str, ...]) -> None:
+    done = run(str(trace), *options, redirect=">/dev/full")
+    assert done.returncode == 3
+    assert done.stderr.startswith(b"pysharedpages: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "shown"),
+    [
+        (b"\xff.log", "utf-8:strict", b"\\udcff.log: 1 lines"),
+        (b"\xc3\xa9.log", "ascii:strict", b"\\xe9.log: 1 lines"),
+    ],
+)
+def test_a_name_that_the_output_cannot_hold(
+    tmp_path: Path, name: bytes, encoding: str, shown: bytes
+) -> None:
+    path = os.path.join(os.fsencode(tmp_path), name)
+    with open(path, "wb") as file:
+        file.write(LINE)
+    done = run(path, encoding=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert shown in done.stdout
