@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from pysharedpages.cli import main
 
 LINE = b"kvm_convert_memory start 0x1000 size 0x2000 private_to_shared\n"
 
@@ -75,3 +78,26 @@ def test_a_name_that_the_output_cannot_hold(
     done = run(path, encoding=encoding)
     assert (done.returncode, done.stderr) == (0, b"")
     assert shown in done.stdout
+
+
+def test_a_pipe_is_no_place_to_save(
+    trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert main(["replay", str(trace), "--save", str(pipe)]) == 3
+    assert f"cannot save {pipe}: it is no regular file" in capsys.readouterr().err
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert sorted(tmp_path.iterdir()) == [pipe, trace]
+
+
+def test_a_link_stays_where_a_state_is_saved(
+    trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link, target = tmp_path / "link", tmp_path / "state.npy"
+    link.symlink_to(target.name)
+    for _ in range(2):
+        assert main(["replay", str(trace), "--save", str(link)]) == 0
+        assert link.is_symlink()
+        assert np.load(target).tolist() == [[1, 3]]
+    assert "2 pages" in capsys.readouterr().out

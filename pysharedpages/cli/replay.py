@@ -146,7 +146,13 @@ def _show(report: Report, options: argparse.Namespace) -> None:
 
 
 def _save(report: Report, path: Path) -> None:
-    """Write the ranges beside `path` and move them there: a failure leaves no half of a file."""
+    """Write the ranges beside `path` and move them there: a failure leaves no half of a file.
+
+    What moves there takes the place of a device or a pipe: only a file may be there.
+    """
+    path = Path(os.path.realpath(path))
+    if os.path.exists(path) and not path.is_file():
+        raise CannotRunError(f"cannot save {path}: it is no regular file")
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
