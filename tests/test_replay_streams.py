@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pytest
+import zstandard
 
 from pysharedpages.cli import main
+from pysharedpages.replay.opening import Trace
 
 LINE = b"kvm_convert_memory start 0x1000 size 0x2000 private_to_shared\n"
 
@@ -78,6 +83,38 @@ def test_a_name_that_the_output_cannot_hold(
     done = run(path, encoding=encoding)
     assert (done.returncode, done.stderr) == (0, b"")
     assert shown in done.stdout
+
+
+@pytest.mark.parametrize(
+    "packed", [gzip.compress(LINE), zstandard.ZstdCompressor().compress(LINE), LINE[:3]]
+)
+def test_a_format_is_told_from_a_pipe_that_gives_single_bytes(packed: bytes) -> None:
+    class Drops(io.RawIOBase):
+        left = packed
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            drop, self.left = self.left[:1], self.left[1:]
+            buffer[: len(drop)] = drop
+            return len(drop)
+
+    trace = Trace(cast("BinaryIO", Drops()))
+    assert trace.read() == (LINE if len(packed) > 3 else packed)
+    assert trace.read() == b""
+    assert trace.position == len(packed)
+
+
+def test_a_pipe_that_does_not_wait_has_not_ended() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    with (
+        open(reader, "rb", buffering=0) as raw,
+        open(writer, "wb"),
+        pytest.raises(BlockingIOError),
+    ):
+        Trace(raw)
 
 
 def test_a_pipe_is_no_place_to_save(

@@ -75,10 +75,23 @@ class _Counted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._source.read(len(buffer))
+        data = self._take(len(buffer))
+        # The first read tells the formats apart, and a pipe may give it byte by byte.
+        while not self.count and 0 < len(data) < len(_ZSTD):
+            more = self._take(len(buffer) - len(data))
+            if not more:
+                break
+            data += more
         buffer[: len(data)] = data
         self.count += len(data)
         return len(data)
+
+    def _take(self, most: int) -> bytes:
+        data: bytes | None = self._source.read(most)
+        if data is None:
+            # Without this it would be taken for the end.
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return data
 
 
 @contextmanager
