@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pysharedpages._buffers import EVENT_DTYPE, as_bits
 from pysharedpages._core import PageSet
 from pysharedpages.abi._request import GFN_LIMIT, bad_byte, conversions, register, whole
+from pysharedpages.abi.kvm.numbers import EINVAL
 from pysharedpages.errors import FormatError, RangeError
 
 __all__ = [
@@ -48,7 +49,6 @@ KVM_GET_PAGE_ENC_BITMAP: Final = 0x4018AEC5
 KVM_SET_PAGE_ENC_BITMAP: Final = 0x4018AEC6
 KVM_PAGE_ENC_BITMAP_RESET: Final = 0xAEC7
 
-EINVAL: Final = 22
 E2BIG: Final = 7
 
 LIST_DTYPE: Final = np.dtype([("gfn_start", "<u8"), ("gfn_end", "<u8")])

@@ -17,6 +17,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pysharedpages.abi.kvm import numbers as kvm
+from pysharedpages.abi.snp import MSR_GHCB
 from pysharedpages.abi.traces.rows import (
     BLOCK_DTYPE,
     DIRTY_DTYPE,
@@ -37,12 +39,9 @@ _PAGE_SHIFT: Final = np.uint64(12)
 _PAGE_MASK: Final = np.uint64(0xFFF)
 _MAX_PAGES: Final = np.uint64(1 << 52)
 
-_HC_MAP_GPA_RANGE: Final = 12
-_MAP_ENCRYPTED: Final = np.uint64(0x10)
+_MAP_ENCRYPTED: Final = np.uint64(kvm.KVM_MAP_GPA_RANGE_ENCRYPTED)
 _MAP_RESERVED: Final = np.uint64(2**64 - 0x20)
-_FAULT_PRIVATE: Final = np.uint64(0x8)
-_MSR_GHCB: Final = 0xC0010130
-_MSR_MIGRATION_CONTROL: Final = 0x4B564D08
+_FAULT_PRIVATE: Final = np.uint64(kvm.KVM_MEMORY_EXIT_FLAG_PRIVATE)
 _PSC_REQUEST: Final = 0x014
 _PSC_GFN: Final = np.uint64((1 << 40) - 1)
 _PSC_OPERATION_SHIFT: Final = np.uint64(52)
@@ -143,7 +142,7 @@ def _bytes_converted(
 
 
 def _hypercall(fields: Fields, where: Where) -> Batch:
-    ours = fields["nr"] == _HC_MAP_GPA_RANGE
+    ours = fields["nr"] == kvm.KVM_HC_MAP_GPA_RANGE
     gpa, npages, attributes = (fields[name][ours] for name in ("a0", "a1", "a2"))
     unaligned = {Refusal.UNALIGNED: (gpa & _PAGE_MASK) != 0}
     shared = (attributes & _MAP_ENCRYPTED) == 0
@@ -165,9 +164,9 @@ def _page_state_change(value: Values, where: Where, refusals: _Masks) -> Batch:
 
 def _msr(fields: Fields, where: Where) -> Batch:
     msr, data, faulted = fields["msr"], fields["data"], fields["outcome"] == 0
-    ghcb = msr == _MSR_GHCB
+    ghcb = msr == MSR_GHCB
     batch = _page_state_change(data[ghcb], _at(where, ghcb), {Refusal.FAULT: faulted[ghcb]})
-    control = msr == _MSR_MIGRATION_CONTROL
+    control = msr == kvm.MSR_KVM_MIGRATION_CONTROL
     reason = np.where(faulted, Refusal.FAULT, Refusal.RESERVED_BITS)
     good, bad = (control & mask for mask in (~faulted & (data <= 1), faulted | (data > 1)))
     refused = _rows(REFUSED_DTYPE, _at(where, bad), reason=reason[bad])
