@@ -106,6 +106,13 @@ def test_a_format_is_told_from_a_pipe_that_gives_single_bytes(packed: bytes) -> 
     assert trace.position == len(packed)
 
 
+@pytest.mark.parametrize("low", [0x50, 0x5F])
+def test_zstandard_may_begin_with_a_frame_to_skip(low: int) -> None:
+    skipped = bytes((low, 0x2A, 0x4D, 0x18, 4, 0, 0, 0)) + b"skip"
+    data = skipped + zstandard.ZstdCompressor().compress(LINE)
+    assert Trace(io.BytesIO(data)).read() == LINE
+
+
 def test_a_pipe_that_does_not_wait_has_not_ended() -> None:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)

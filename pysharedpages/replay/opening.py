@@ -19,6 +19,8 @@ __all__ = ["MissingDecoderError", "Trace", "open_trace"]
 
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
+# A frame to skip may come first, as parallel compressors write it (RFC 8878, 3.1.2).
+_ZSTD_FRAMES: Final = (_ZSTD, *(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60)))
 # A Zstandard block of four bytes can stand for 128 KiB: fed in small pieces, what one piece
 # becomes stays bounded.
 _ZSTD_PIECE: Final = 1 << 10
@@ -39,7 +41,7 @@ class Trace:
         self._pieces: Iterator[bytes]
         if head.startswith(_GZIP):
             self._pieces = _gunzipped(buffered)
-        elif head == _ZSTD:
+        elif head in _ZSTD_FRAMES:
             self._pieces = _unzstd(buffered)
         else:
             self._pieces = iter(lambda: buffered.read1(_READ), b"")
