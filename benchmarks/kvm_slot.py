@@ -1,6 +1,6 @@
 """A real KVM's dirty log of one large memory slot that no vCPU writes to, for its cost alone.
 
-Source of numbers and layouts: <linux/kvm.h>, Documentation/virt/kvm/api.rst 4.8 and 4.35.
+Source of layouts: <linux/kvm.h>, Documentation/virt/kvm/api.rst 4.8 and 4.35.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from typing import Final
 import numpy as np
 from workloads import Words
 
+from pysharedpages.abi.kvm.numbers import (
+    KVM_CREATE_VM,
+    KVM_GET_DIRTY_LOG,
+    KVM_MEM_LOG_DIRTY_PAGES,
+    KVM_SET_USER_MEMORY_REGION,
+)
+
 KVM: Final = "/dev/kvm"
-CREATE_VM: Final = 0xAE01
-SET_USER_MEMORY_REGION: Final = 0x4020AE46
-GET_DIRTY_LOG: Final = 0x4010AE42
-MEM_LOG_DIRTY_PAGES: Final = 1
 MAP_NORESERVE: Final = 0x4000
 PAGE_SIZE: Final = 4096
 
@@ -38,14 +41,14 @@ class KvmSlot:
         )
         kvm = os.open(KVM, os.O_RDWR | os.O_CLOEXEC)
         try:
-            self._vm = fcntl.ioctl(kvm, CREATE_VM, 0)
+            self._vm = fcntl.ioctl(kvm, KVM_CREATE_VM, 0)
         finally:
             os.close(kvm)
         first = ctypes.c_char.from_buffer(self._memory)
-        region = (0, MEM_LOG_DIRTY_PAGES, 0, npages * PAGE_SIZE, ctypes.addressof(first))
+        region = (0, KVM_MEM_LOG_DIRTY_PAGES, 0, npages * PAGE_SIZE, ctypes.addressof(first))
         del first
         try:
-            fcntl.ioctl(self._vm, SET_USER_MEMORY_REGION, struct.pack("=IIQQQ", *region))
+            fcntl.ioctl(self._vm, KVM_SET_USER_MEMORY_REGION, struct.pack("=IIQQQ", *region))
         except OSError:
             self.close()
             raise
@@ -53,7 +56,7 @@ class KvmSlot:
 
     def dirty_log(self) -> Words:
         """KVM_GET_DIRTY_LOG, into the same bitmap each time."""
-        fcntl.ioctl(self._vm, GET_DIRTY_LOG, self._request)
+        fcntl.ioctl(self._vm, KVM_GET_DIRTY_LOG, self._request)
         return self._words
 
     def close(self) -> None:

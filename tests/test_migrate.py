@@ -6,6 +6,7 @@ The guests are small and keep their own dirty log, so these run on any host.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -183,3 +184,19 @@ def test_interrupt_stops_the_guest(
     assert main([*SMALL, "--source", "model"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert living_vcpus() == []
+
+
+class _ClosedPipe(io.StringIO):
+    def write(self, text: str) -> int:
+        if text:
+            raise BrokenPipeError
+        return 0
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+@pytest.mark.parametrize(("order", "code"), [("dirty-then-list", 0), ("list-then-dirty", 1)])
+def test_a_reader_that_leaves_does_not_change_the_verdict(
+    monkeypatch: pytest.MonkeyPatch, order: str, code: int, form: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", _ClosedPipe())
+    assert main([*SMALL, "--source", "model", "--order", order, *form]) == code

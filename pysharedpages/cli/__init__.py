@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Bad usage and `--help` end in `SystemExit`, as argparse has it.
     """
     options = _parser().parse_args(argv)
+    code = int(Exit.DONE)
     try:
         code = int(options.run(options))
         if sys.stdout is not None:
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read the output has enough.
         _drop_output()
-        return Exit.DONE
+        return code
     except OSError as error:
         print(f"pysharedpages: {error}", file=sys.stderr)
         _drop_output()

@@ -6,7 +6,7 @@ import argparse
 import importlib.util
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from pysharedpages.cli.exits import CannotRunError, Exit, UsageError
@@ -131,10 +131,12 @@ def run(options: argparse.Namespace) -> Exit:
         raise UsageError(str(error)) from error
     except SharedPagesError as error:
         raise CannotRunError(str(error)) from error
-    if options.json:
-        print(json.dumps(report.as_dict(), indent=2))
-    else:
-        print_table(report)
+    # Whoever stops reading still learns the verdict: from the exit code.
+    with suppress(BrokenPipeError):
+        if options.json:
+            print(json.dumps(report.as_dict(), indent=2))
+        else:
+            print_table(report)
     return Exit.DONE if report.verdict == "intact" else Exit.CHECK_FAILED
 
 

@@ -45,9 +45,13 @@ def print_table(report: Report) -> None:
             *(_shown(time) for time in microseconds),
         )
     console = Console(highlight=False)
-    console.print(table)
     style = "green" if report.verdict == "intact" else "bold red"
-    console.print(Text.assemble((report.verdict, style), f": {_evidence(report)}"), soft_wrap=True)
+    verdict = Text.assemble((report.verdict, style), f": {_evidence(report)}")
+    # Printed by us: on a closed pipe rich itself would exit, with the code of a failed check.
+    with console.capture() as shown:
+        console.print(table)
+        console.print(verdict, soft_wrap=True)
+    print(shown.get(), end="")
 
 
 def _evidence(report: Report) -> str:
