@@ -759,6 +759,7 @@ cdef class SharedPages:
     cdef sp_tracker *tracker
     cdef readonly object page_size
     cdef uint64_t hint_events, hint_pages  # what was applied untrusted; under self's lock
+    cdef object allowed  # None, False or True
     cdef object __weakref__
 
     def __cinit__(self, npages=None, *, initial="private", engine="auto", page_size=4096):
@@ -946,6 +947,21 @@ cdef class SharedPages:
     def npages(self):
         """The bound: gfns are below it."""
         return sp_tracker_bound(self.tracker)
+
+    @property
+    def migration_allowed(self):
+        """What the guest last said of its migration: True, False, or None (it never said).
+
+        The VMM sets it from MSR_KVM_MIGRATION_CONTROL (`abi.sev.migration_control`); no change of
+        the set. While it is False a `Migration` does not finish.
+        """
+        return self.allowed
+
+    @migration_allowed.setter
+    def migration_allowed(self, allowed):
+        if allowed is not None and not isinstance(allowed, bool):
+            raise TypeError(f"migration_allowed is None, False or True, not {allowed!r}")
+        self.allowed = allowed
 
     # -- being told
 

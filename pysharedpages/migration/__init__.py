@@ -1,0 +1,17 @@
+"""Live migration in the one right order: rounds that send what must be sent, and lose nothing."""
+
+from __future__ import annotations
+
+from pysharedpages.migration.errors import MigrationForbiddenError, StillDirtyError
+from pysharedpages.migration.migration import DirtySource, Migration, Tracker
+from pysharedpages.migration.round import Round, RoundRecord
+
+__all__ = [
+    "DirtySource",
+    "Migration",
+    "MigrationForbiddenError",
+    "Round",
+    "RoundRecord",
+    "StillDirtyError",
+    "Tracker",
+]
