@@ -153,6 +153,7 @@ cdef extern from "sharedpages.h" nogil:
 
     sp_status sp_memory_new(const sp_allocator *, const sp_engine *, const sp_memslot *, size_t n,
                             sp_memory **out, size_t *bad, size_t *other)
+    sp_memory *sp_memory_retain(sp_memory *)
     void sp_memory_release(sp_memory *)
     size_t sp_memory_count(const sp_memory *)
     const sp_memslot *sp_memory_at(const sp_memory *, size_t i)
@@ -173,9 +174,11 @@ cdef extern from "sharedpages.h" nogil:
 
     sp_status sp_log_new(const sp_allocator *, sp_memory *, sp_log **out)
     void sp_log_free(sp_log *)
-    sp_status sp_log_add_bitmap(sp_log *, size_t index, const void *bitmap, uint64_t first_page,
+    sp_status sp_log_set_memory(sp_log *const *logs, size_t n, sp_memory *)
+    sp_status sp_log_add_bitmap(sp_log *, const sp_memslot *, const void *bitmap, uint64_t first,
                                 uint64_t npages)
-    sp_status sp_log_lend(sp_log *, size_t index, sp_bits **loan)
+    sp_status sp_log_add_bitmap_at(sp_log *, uint64_t gfn, const void *bitmap, uint64_t npages)
+    sp_status sp_log_lend(sp_log *, const sp_memslot *, sp_bits **loan)
     uint64_t *sp_loan_words(sp_bits *)
     void sp_loan_end(sp_bits *)
     sp_status sp_log_add_ranges(sp_log *, const sp_range *, size_t n, size_t *bad)
@@ -192,6 +195,7 @@ cdef extern from "sharedpages.h" nogil:
     void sp_log_after_fork(sp_log *)
     sp_harvest *sp_harvest_retain(sp_harvest *)
     void sp_harvest_release(sp_harvest *)
+    sp_memory *sp_harvest_memory(const sp_harvest *)
 
     ctypedef struct sp_merge:
         pass

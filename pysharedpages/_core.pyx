@@ -642,6 +642,8 @@ cdef class Plan:
         cdef sp_status status
         cdef sp_harvest *harvest = NULL
         cdef PageSet extra = PageSet()
+        if memory is not None and not isinstance(getattr(memory, "_memory", None), Memory):
+            raise TypeError(f"memory must be GuestMemory, not {type(memory).__name__}")
         self.pin = snapshot.version()
         self.epoch = snapshot.epoch
         self.converted = PageSet() if since is None else snapshot.converted_since(since)
@@ -651,12 +653,11 @@ cdef class Plan:
             self.taken = dirty._taken()
             self.taken.has_pages()
             harvest = self.taken.harvest
-            memory = dirty.memory if memory is None else memory
         else:
             extra = PageSet.from_ranges(dirty)
-        if memory is not None and not isinstance(getattr(memory, "_memory", None), Memory):
-            raise TypeError(f"memory must be GuestMemory, not {type(memory).__name__}")
-        if memory is not None and self.converted:
+        if self.converted and memory is None and self.taken is not None:
+            memory = self.taken.memory()
+        if self.converted and memory is not None:
             self.converted = self.converted & memory.pages()
         if self.converted:
             extra = extra | self.converted if extra else self.converted
@@ -1102,6 +1103,13 @@ cdef class Memory:
         return adopt(pages)
 
 
+cdef sp_memslot memslot(slot) except *:
+    """The slot of a (slot, gfn, npages)."""
+    cdef sp_memslot made
+    made.id, made.gfn, made.npages = slot
+    return made
+
+
 @cython.final
 cdef class Taken:
     """A harvest's pages. What was taken goes back to its log unless `end` said that it arrived."""
@@ -1112,6 +1120,18 @@ cdef class Taken:
         if self.harvest == NULL:
             raise ClosedError("nothing was taken")
         return 0
+
+    def is_of(self, Memory memory not None):
+        """Whether the pages were taken when the log was of just this memory."""
+        return self.harvest != NULL and sp_harvest_memory(self.harvest) == memory.memory
+
+    def memory(self):
+        """The slots when the pages were taken."""
+        self.has_pages()
+        cdef Memory made = Memory([])
+        sp_memory_release(made.memory)
+        made.memory = sp_memory_retain(sp_harvest_memory(self.harvest))
+        return made
 
     def count(self):
         cdef uint64_t pages = 0
@@ -1160,13 +1180,14 @@ cdef class Loan:
 
 @cython.final
 cdef class Log:
-    """A dirty log; arrays are those of _buffers, indices those of Memory."""
+    """A dirty log; arrays are those of _buffers, slots are (slot, gfn, npages).
+
+    A slot that the log's memory does not have, or no longer has, is a KeyError.
+    """
     cdef sp_log *log
-    cdef readonly Memory memory
     cdef object __weakref__
 
     def __cinit__(self, Memory memory not None):
-        self.memory = memory
         check(sp_log_new(NULL, memory.memory, &self.log), None)
         _fork.watch(self)
 
@@ -1183,22 +1204,44 @@ cdef class Log:
             held = sp_log_bytes(self.log)
         return held
 
-    def add_bitmap(self, size_t index, bits, uint64_t first_page, uint64_t npages):
-        cdef Lease data = Lease(bits)
+    def set_memory(self, Memory memory not None):
         cdef sp_status status
-        self.memory.has(index)
         with nogil:
-            status = sp_log_add_bitmap(self.log, index, data.view.buf, first_page, npages)
+            status = sp_log_set_memory(&self.log, 1, memory.memory)
         check(status, None)
 
-    def lend(self, size_t index):
+    def add_bitmap(self, slot, bits, uint64_t first_page, uint64_t npages):
+        cdef sp_memslot place = memslot(slot)
+        cdef Lease data = Lease(bits)
+        cdef sp_status status
+        if (npages + 7) // 8 > <uint64_t>data.view.len:
+            raise IndexError(npages)
+        with nogil:
+            status = sp_log_add_bitmap(self.log, &place, data.view.buf, first_page, npages)
+        if status == SP_UNKNOWN:
+            raise KeyError(slot)
+        check(status, None)
+
+    def add_bitmap_at(self, uint64_t gfn, bits, uint64_t npages):
+        """By gfn, whatever the slots are now; what is no memory is ignored."""
+        cdef Lease data = Lease(bits)
+        cdef sp_status status
+        if (npages + 7) // 8 > <uint64_t>data.view.len or gfn >= LIMIT or npages > LIMIT - gfn:
+            raise IndexError(npages)
+        with nogil:
+            status = sp_log_add_bitmap_at(self.log, gfn, data.view.buf, npages)
+        check(status, None)
+
+    def lend(self, slot):
+        cdef sp_memslot place = memslot(slot)
         cdef Loan loan = Loan.__new__(Loan)
         cdef sp_status status
-        self.memory.has(index)
         with nogil:
-            status = sp_log_lend(self.log, index, &loan.bits)
+            status = sp_log_lend(self.log, &place, &loan.bits)
+        if status == SP_UNKNOWN:
+            raise KeyError(slot)
         check(status, None)
-        loan.nbytes = (self.memory.at(index)[2] + 63) // 64 * 8
+        loan.nbytes = (place.npages + 63) // 64 * 8
         return loan
 
     def add_ranges(self, table):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final
 
@@ -56,6 +57,12 @@ class GuestMemory:
         """The number of slots."""
         return len(self._memory)
 
+    @classmethod
+    def _over(cls, memory: Memory) -> GuestMemory:
+        made = cls.__new__(cls)
+        made._memory = memory
+        return made
+
     @property
     def npages(self) -> int:
         """Pages of all slots; those that two address spaces share count twice."""
@@ -67,10 +74,10 @@ class GuestMemory:
 
     def to_gfn(self, slot: int, offset: int) -> int:
         """The gfn of a page by its offset in a slot. RangeError if there is none. O(log slots)."""
-        _, gfn, npages = self._memory.at(self._index(slot))
+        _, gfn, npages = self._slot(slot)
         return gfn + _bounded(offset, npages - 1, f"the offset in slot {slot:#x}")
 
-    def _index(self, slot: int) -> int:
+    def _slot(self, slot: int) -> tuple[int, int, int]:
         index = self._memory.find(_bounded(slot, 0xFFFFFFFF, "slot"))
         if index < 0:
             known = ", ".join(f"{each:#x}" for each, _, _ in self) or "none"
@@ -78,7 +85,7 @@ class GuestMemory:
                 f"slot {slot} (address space {slot >> 16}, id {slot & 0xFFFF}) is unknown;"
                 f" the guest has {known}"
             )
-        return index
+        return self._memory.at(index)
 
     def __repr__(self) -> str:
         return f"<GuestMemory of {len(self)} slots, {self.npages} pages>"
@@ -109,6 +116,15 @@ def _clash(one: tuple[int, int, int], two: tuple[int, int, int]) -> str:
     return f"{shown[0]} and {shown[1]} overlap in address space {one[0] >> 16}"
 
 
+@contextmanager
+def _known(slot: int) -> Iterator[None]:
+    """Raises RangeError where the core finds that the slot was taken away meanwhile."""
+    try:
+        yield
+    except KeyError as error:
+        raise RangeError(f"slot {slot:#x} is no longer as it was: {error.args[0]}") from None
+
+
 class DirtyLog:
     """Collects dirty pages from many sources, until `take` hands them out.
 
@@ -118,7 +134,7 @@ class DirtyLog:
     that a MemoryError may leave some of the pages in.
     """
 
-    __slots__ = ("_counting", "_log", "_memory", "_passes", "_sources")
+    __slots__ = ("_changing", "_counting", "_log", "_memory", "_passes", "_sources")
 
     def __init__(self, memory: GuestMemory) -> None:
         if not isinstance(memory, GuestMemory):
@@ -128,11 +144,31 @@ class DirtyLog:
         self._sources: dict[str, int] = {}
         self._passes = 0
         self._counting = threading.Lock()
+        self._changing = threading.Lock()
 
     @property
     def memory(self) -> GuestMemory:
         """The guest's slots."""
         return self._memory
+
+    def set_memory(self, memory: GuestMemory) -> None:
+        """The guest has other slots from now on.
+
+        A slot (slot, gfn, npages) that was not there before is new: all its pages become dirty.
+        Pages that were memory and are no longer are dropped; all others stay dirty, by gfn, whether
+        they are in the log, in a lent bitmap, or come back from a harvest later. A slot that is the
+        same in its three numbers is the same slot: if its memory was replaced, add its pages.
+
+        On MemoryError nothing changed. Loans of slots that are gone may still be written, and are
+        seen no more. A report for a slot that another thread made vanish is refused. O(slots) and
+        what the log holds beside the bitmaps of slots that stay.
+        """
+        if not isinstance(memory, GuestMemory):
+            raise TypeError(f"memory must be GuestMemory, not {type(memory).__name__}")
+        with self._changing:
+            self._pass()
+            self._log.set_memory(memory._memory)
+            self._memory = memory
 
     @property
     def nbytes(self) -> int:
@@ -149,8 +185,8 @@ class DirtyLog:
         copy.
         Source: Documentation/virt/kvm/api.rst, 4.8.
         """
-        index = self._memory._index(slot)
-        npages = self._memory._memory.at(index)[2]
+        place = self._memory._slot(slot)
+        npages = place[2]
         first = _bounded(first_page, npages, "first_page")
         bits = _buffers.as_bits(buffer)
         if bits.size * 8 < npages - first:
@@ -161,7 +197,8 @@ class DirtyLog:
             )
         if source is not None:
             pages = len(PageSet.from_bitmap(bits, npages=npages - first))
-        self._log.add_bitmap(index, bits, first, npages - first)
+        with _known(slot):
+            self._log.add_bitmap(place, bits, first, npages - first)
         if source is not None:
             with self._counting:
                 self._sources[source] = self._sources.get(source, 0) + pages
@@ -172,21 +209,27 @@ class DirtyLog:
         A writable buffer of ceil(npages / 64) * 8 bytes. What it holds when the log is taken from
         is dirty; fill it before, and let go of it: one that is still held then is copied.
         """
-        return self._log.lend(self._memory._index(slot))
+        return self._lend(self._memory._slot(slot))
 
     def fill_bitmap(self, slot: int, fill: Callable[[Loan], object]) -> None:
         """Has `fill` write a bitmap lent as by `bitmap_buffer`, and loses none of it.
 
-        If the log was taken from while `fill` ran, what it wrote is added for the next take. What
-        it wrote before it raised an exception is added too.
+        If the log was taken from while `fill` ran, or got other slots, what it wrote is added for
+        the next take, as far as it is memory. What it wrote before it raised an exception is added
+        too.
         """
         passes = self._passes
-        loan = self.bitmap_buffer(slot)
+        place = self._memory._slot(slot)
+        loan = self._lend(place)
         try:
             fill(loan)
         finally:
             if self._passes != passes:
-                self.add_bitmap(slot, loan)
+                self._log.add_bitmap_at(place[1], _buffers.as_bits(loan), place[2])
+
+    def _lend(self, place: tuple[int, int, int]) -> Loan:
+        with _known(place[0]):
+            return self._log.lend(place)
 
     def add_ring(self, entries: Any) -> None:
         """Adds dirty-ring entries (struct kvm_dirty_gfn, 16 bytes: flags, slot, offset).
@@ -201,7 +244,7 @@ class DirtyLog:
             flags, slot, offset = table[bad].tolist()
             if not flags & 1:
                 raise RangeError(f"ring entry {bad} has flags {flags}: bit 0, dirty, is not set")
-            npages = self._memory._memory.at(self._memory._index(slot))[2]
+            npages = self._memory._slot(slot)[2]
             raise RangeError(
                 f"ring entry {bad} has offset {offset}: slot {slot:#x} has {npages} pages"
             )
@@ -225,14 +268,18 @@ class DirtyLog:
         are sorted, in O(n).
         """
         self._pass()
-        return Harvest(self, self._log.take())
+        taken = self._log.take()
+        memory = self._memory
+        if not taken.is_of(memory._memory):
+            memory = GuestMemory._over(taken.memory())
+        return Harvest(memory, taken)
 
     def _taken(self) -> Taken:
         self._pass()
         return self._log.peek()
 
     def _pass(self) -> None:
-        """Counts a look at the pages before it is taken, for `fill_bitmap` to see."""
+        """Counts what ends loans before it is done, for `fill_bitmap` to see."""
         with self._counting:
             self._passes += 1
 
@@ -245,16 +292,16 @@ class Harvest:
     then, safe in any thread. `len` is the number of pages, counted by a pass over them.
     """
 
-    __slots__ = ("_log", "_pages")
+    __slots__ = ("_memory", "_pages")
 
-    def __init__(self, log: DirtyLog, taken: Taken) -> None:
-        self._log = log
+    def __init__(self, memory: GuestMemory, taken: Taken) -> None:
+        self._memory = memory
         self._pages: Taken | None = taken
 
     @property
     def memory(self) -> GuestMemory:
-        """The guest's slots."""
-        return self._log.memory
+        """The guest's slots when the pages were taken."""
+        return self._memory
 
     def __len__(self) -> int:
         return self._taken().count()

@@ -160,7 +160,7 @@ static void make_dirty(guest *g)
     need(sp_memory_new(&allocator, &sp_engine_roaring, &slot, 1, &memory, &bad, &other));
     need(sp_log_new(&allocator, memory, &g->log));
     sp_memory_release(memory);
-    need(sp_log_lend(g->log, 0, &loan));
+    need(sp_log_lend(g->log, &slot, &loan));
     uint64_t *words = sp_loan_words(loan);
     for (unsigned i = 0; i < DIRTY; i++) {
         uint64_t gfn = draw(&state, NPAGES);

@@ -26,3 +26,19 @@ void sp_bits_copy(const void *bitmap, uint64_t from, uint64_t npages, uint64_t *
     if (npages & 63)
         words[nwords - 1] &= sp_mask(0, (unsigned)(npages & 63) - 1);
 }
+
+void sp_bits_or(const void *bitmap, uint64_t from, uint64_t npages, uint64_t *words, uint64_t to)
+{
+    uint64_t chunk[1024], shift = to & 63;
+    for (uint64_t at = 0; at < npages;) {
+        uint64_t n = sp_min(npages - at, sizeof chunk * 8);
+        uint64_t *into = words + (to + at) / 64, nwords = (n + 63) / 64;
+        sp_bits_copy(bitmap, from + at, n, chunk);
+        for (uint64_t w = 0; w < nwords; w++) {
+            into[w] |= chunk[w] << shift;
+            if (shift && chunk[w] >> (64 - shift))
+                into[w + 1] |= chunk[w] >> (64 - shift);
+        }
+        at += n;
+    }
+}

@@ -56,4 +56,7 @@ static inline void sp_words_fill(uint64_t *words, size_t first, size_t last, boo
  * zero.  Reads the bytes that hold these bits and no others. */
 void sp_bits_copy(const void *bitmap, uint64_t from, uint64_t npages, uint64_t *words);
 
+/* Sets bits of words from bit `to` on where they are set in such a bitmap. */
+void sp_bits_or(const void *bitmap, uint64_t from, uint64_t npages, uint64_t *words, uint64_t to);
+
 #endif

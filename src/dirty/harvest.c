@@ -61,6 +61,31 @@ sp_edit sp_harvest_edit(sp_harvest *harvest)
     return sp_edit_private(&harvest->mem, sp_kernels_active());
 }
 
+sp_status sp_harvest_push_bits(sp_harvest *open, size_t index, sp_bits **out)
+{
+    sp_bits *bits = sp_bits_new(open->mem.allocator, sp_memory_at(open->memory, index)->npages);
+    if (!bits)
+        return SP_NOMEM;
+    bits->next = open->bits[index];
+    open->bits[index] = bits;
+    *out = bits;
+    return SP_OK;
+}
+
+sp_bits *sp_harvest_find_own(const sp_harvest *open, size_t index)
+{
+    sp_bits *bits = open->bits[index];
+    while (bits && sp_bits_is_lent(bits))
+        bits = bits->next;
+    return bits;
+}
+
+sp_status sp_harvest_own_bits(sp_harvest *open, size_t index, sp_bits **out)
+{
+    *out = sp_harvest_find_own(open, index);
+    return *out ? SP_OK : sp_harvest_push_bits(open, index, out);
+}
+
 /* Runs for which a list that is empty keeps room: a few full rings. */
 #define ROOM_TO_KEEP (UINT64_C(1) << 18)
 

@@ -34,6 +34,13 @@ sp_bits *sp_bits_new(const sp_allocator *allocator, uint64_t npages);
 void sp_bits_release(sp_bits *bits);
 bool sp_bits_is_lent(sp_bits *bits);
 
+/* A bitmap of slot `index` of an open harvest that is not lent, or NULL. */
+sp_bits *sp_harvest_find_own(const sp_harvest *open, size_t index);
+/* The same, made where there is none. */
+SP_MUST_CHECK sp_status sp_harvest_own_bits(sp_harvest *open, size_t index, sp_bits **out);
+/* Adds a bitmap to a slot, in front of those it has. */
+SP_MUST_CHECK sp_status sp_harvest_push_bits(sp_harvest *open, size_t index, sp_bits **out);
+
 /* An empty harvest with one reference; NULL if memory is short. */
 sp_harvest *sp_harvest_new(const sp_allocator *allocator, sp_memory *memory);
 /* The edit of a harvest that nobody else sees. */

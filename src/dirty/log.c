@@ -5,28 +5,31 @@
  * an empty one.  A harvest that is given back goes on a list as it is - so that cannot fail - and
  * is folded in when the log is next taken from.
  *
- * A slot may have several bitmaps at a time, one it owns and those it has lent; they are folded
- * into one when the log is taken from.
+ * A slot may have several bitmaps at a time, one it owns and those it has lent; they are united
+ * when the log is taken from.
+ *
+ * Other slots make another harvest: what the open one holds is moved to one of the new memory.  A
+ * harvest that was taken keeps its own, and is translated when it is folded in.
  *
  * Arrays are read under the lock, straight into the open harvest's list: what an array adds lies
  * behind the list's end until the last element of it was found good.
  */
 #include "dirty/log.h"
 
-#include <string.h>
-
+#include "base/bits.h"
 #include "base/lock.h"
 #include "base/sort.h"
-#include "dirty/harvest.h"
+#include "dirty/fold.h"
 #include "dirty/report.h"
+#include "dirty/spill.h"
 
 struct sp_log {
     _Atomic uint64_t refs; /* the owner, and every harvest that may come back */
     sp_lock lock;
     const sp_allocator *allocator;
-    sp_memory *memory;
-    sp_harvest *open; /* under the lock, as is all below */
+    sp_harvest *open; /* under the lock, as is all below; of the log's memory */
     sp_harvest *returned;
+    sp_harvest *moved; /* what `open` is to be, while sp_log_set_memory holds the lock */
 };
 
 /* ---- the log ---- */
@@ -46,7 +49,6 @@ sp_status sp_log_new(const sp_allocator *allocator, sp_memory *memory, sp_log **
         sp_mem_free(&mem, log, sizeof *log);
         return SP_NOMEM;
     }
-    log->memory = sp_memory_retain(memory);
     *out = log;
     return SP_OK;
 }
@@ -67,7 +69,6 @@ void sp_log_free(sp_log *log)
         sp_harvest_release(harvest);
     }
     sp_harvest_release(log->open);
-    sp_memory_release(log->memory);
     sp_mem mem = {.allocator = log->allocator};
     sp_mem_free(&mem, log, sizeof *log);
 }
@@ -93,144 +94,61 @@ uint64_t sp_log_bytes(const sp_log *log)
     return bytes;
 }
 
-/* Adds a bitmap to slot `index`, in front of those it has; with the lock held. */
-static sp_status push_bits(sp_log *log, size_t index, sp_bits **out)
-{
-    sp_bits *bits = sp_bits_new(log->allocator, sp_memory_at(log->memory, index)->npages);
-    if (!bits)
-        return SP_NOMEM;
-    bits->next = log->open->bits[index];
-    log->open->bits[index] = bits;
-    *out = bits;
-    return SP_OK;
-}
+/* ---- bitmaps ---- */
 
-/* A bitmap of slot `index` that is not lent, or NULL; with the lock held. */
-static sp_bits *find_own(const sp_log *log, size_t index)
+/* Takes the lock, if the log has the slot; on an error the lock is not held. */
+static sp_status enter_slot(sp_log *log, const sp_memslot *slot, size_t *index)
 {
-    sp_bits *bits = log->open->bits[index];
-    while (bits && sp_bits_is_lent(bits))
-        bits = bits->next;
-    return bits;
-}
-
-/* The same, made where there is none. */
-static sp_status own_bits(sp_log *log, size_t index, sp_bits **out)
-{
-    *out = find_own(log, index);
-    return *out ? SP_OK : push_bits(log, index, out);
-}
-
-sp_status sp_log_add_bitmap(sp_log *log, size_t index, const void *bitmap, uint64_t first_page,
-                            uint64_t npages)
-{
-    const sp_memslot *slot = sp_memory_at(log->memory, index);
-    if (first_page > slot->npages)
-        return SP_RANGE;
-    npages = sp_min(npages, slot->npages - first_page);
-    sp_bits *bits;
     sp_status status = sp_lock_wait(&log->lock);
     if (status)
         return status;
-    status = own_bits(log, index, &bits);
-    uint64_t chunk[1024], shift = first_page & 63;
-    for (uint64_t at = 0; !status && at < npages;) {
-        uint64_t n = sp_min(npages - at, sizeof chunk * 8);
-        uint64_t *to = bits->words + (first_page + at) / 64, nwords = (n + 63) / 64;
-        sp_bits_copy(bitmap, at, n, chunk);
-        for (uint64_t w = 0; w < nwords; w++) {
-            to[w] |= chunk[w] << shift;
-            if (shift && chunk[w] >> (64 - shift))
-                to[w + 1] |= chunk[w] >> (64 - shift);
-        }
-        at += n;
-    }
+    status = sp_memory_find_same(log->open->memory, slot, index);
+    if (status)
+        unlock(log);
+    return status;
+}
+
+sp_status sp_log_add_bitmap(sp_log *log, const sp_memslot *slot, const void *bitmap,
+                            uint64_t first_page, uint64_t npages)
+{
+    size_t index;
+    sp_bits *bits;
+    if (first_page > slot->npages)
+        return SP_RANGE;
+    sp_status status = enter_slot(log, slot, &index);
+    if (status)
+        return status;
+    status = sp_harvest_own_bits(log->open, index, &bits);
+    if (!status)
+        sp_bits_or(bitmap, 0, sp_min(npages, slot->npages - first_page), bits->words, first_page);
     unlock(log);
     return status;
 }
 
-sp_status sp_log_lend(sp_log *log, size_t index, sp_bits **loan)
+sp_status sp_log_add_bitmap_at(sp_log *log, uint64_t gfn, const void *bitmap, uint64_t npages)
 {
     sp_status status = sp_lock_wait(&log->lock);
     if (status)
         return status;
-    status = push_bits(log, index, loan);
+    status = sp_harvest_fold_bits(log->open, gfn, bitmap, npages);
+    unlock(log);
+    return status;
+}
+
+sp_status sp_log_lend(sp_log *log, const sp_memslot *slot, sp_bits **loan)
+{
+    size_t index;
+    sp_status status = enter_slot(log, slot, &index);
+    if (status)
+        return status;
+    status = sp_harvest_push_bits(log->open, index, loan);
     if (!status)
         sp_add(&(*loan)->refs, 1, relaxed); /* relaxed: handed over under the lock */
     unlock(log);
     return status;
 }
 
-/* ---- sparse pages ---- */
-
-/* Runs that the list holds before they are moved: in half the memory of a dense bitmap of the
- * guest, which is where they go, or of a few full rings, however small the guest. */
-#define LEAST_RUNS (UINT64_C(1) << 18)
-
-static uint64_t most_runs(const sp_log *log)
-{
-    uint64_t half = sp_set_count(sp_memory_pages(log->memory)) / 128;
-    return sp_min(sp_max(half, LEAST_RUNS), UINT32_MAX / 2);
-}
-
-/* Whether slot `index` holds all of a run. */
-static bool holds(const sp_log *log, size_t index, uint64_t run)
-{
-    if (index >= sp_memory_count(log->memory))
-        return false;
-    const sp_memslot *slot = sp_memory_at(log->memory, index);
-    return slot->gfn <= sp_loose_start(run) && sp_loose_stop(run) <= slot->gfn + slot->npages;
-}
-
-/* Moves the list's pages to the bitmaps of their slots; what no slot holds stays. */
-static sp_status move_to_bitmaps(sp_log *log)
-{
-    sp_loose *loose = &log->open->loose;
-    sp_status status = SP_OK;
-    sp_bits *bits = NULL;
-    size_t kept = 0, i = 0, index = SIZE_MAX;
-    for (; i < loose->n; i++) {
-        uint64_t run = loose->runs[i], start = sp_loose_start(run);
-        if (!holds(log, index, run)) {
-            index = sp_memory_find_gfn(log->memory, start);
-            if (!holds(log, index, run)) {
-                loose->runs[kept++] = run;
-                index = SIZE_MAX; /* `bits` are of another slot */
-                continue;
-            }
-            status = own_bits(log, index, &bits);
-            if (status)
-                break;
-        }
-        uint64_t first = start - sp_memory_at(log->memory, index)->gfn;
-        sp_words_fill(bits->words, first, first + (sp_loose_stop(run) - start) - 1, true);
-    }
-    memmove(loose->runs + kept, loose->runs + i, (loose->n - i) * sizeof *loose->runs);
-    loose->n -= i - kept;
-    return status;
-}
-
-/* Makes a long list shorter.  SP_NOMEM: the same pages. */
-static sp_status shorten(sp_log *log, uint64_t most)
-{
-    sp_harvest *open = log->open;
-    sp_status status = move_to_bitmaps(log);
-    if (status || open->loose.n <= most / 2)
-        return status;
-    sp_edit edit = sp_harvest_edit(open);
-    status = sp_loose_add_to(&open->loose, &edit, &open->sparse);
-    if (!status)
-        sp_loose_clear(&open->loose, &open->mem);
-    return status;
-}
-
-/* Makes room for `more` runs in the open harvest's list. */
-static sp_status reserve(sp_log *log, size_t more)
-{
-    uint64_t most = most_runs(log);
-    sp_status status = log->open->loose.n > most ? shorten(log, most) : SP_OK;
-    return status ? status : sp_loose_reserve(&log->open->loose, &log->open->mem, more);
-}
+/* ---- lists ---- */
 
 /* Takes the lock, and makes room for `more` runs; on an error the lock is not held. */
 static sp_status enter(sp_log *log, size_t more, uint64_t **room)
@@ -238,7 +156,7 @@ static sp_status enter(sp_log *log, size_t more, uint64_t **room)
     sp_status status = sp_lock_wait(&log->lock);
     if (status)
         return status;
-    status = reserve(log, more);
+    status = sp_harvest_reserve(log->open, more);
     if (status)
         unlock(log);
     else
@@ -265,7 +183,7 @@ sp_status sp_log_add_ring(sp_log *log, const sp_ring_entry *entries, size_t n, s
     sp_status status = enter(log, n, &runs);
     if (status)
         return status;
-    status = sp_report_ring(log->memory, entries, n, runs, &used, bad);
+    status = sp_report_ring(log->open->memory, entries, n, runs, &used, bad);
     return leave(log, status, used);
 }
 
@@ -308,112 +226,57 @@ sp_status sp_log_add_ranges(sp_log *log, const sp_range *ranges, size_t n, size_
 
 /* ---- taking ---- */
 
-static void or_words(uint64_t *to, const uint64_t *from, uint64_t nwords)
+/* Adds what was given back to what is there; with the lock held. */
+static sp_status fold_returned(sp_log *log)
 {
-    for (uint64_t w = 0; w < nwords; w++)
-        to[w] |= from[w];
-}
-
-/* Makes slot `index`, if it has bitmaps, have one that no borrower can still write. */
-static sp_status prepare_fold(sp_log *log, size_t index)
-{
-    sp_bits *own;
-    return log->open->bits[index] ? own_bits(log, index, &own) : SP_OK;
-}
-
-/* Leaves a prepared slot of the open harvest that one bitmap, bits past the slot's end zero. */
-static void fold_bits(sp_log *log, size_t index)
-{
-    sp_bits *own = find_own(log, index);
-    if (!own)
-        return;
-    for (sp_bits *bits = log->open->bits[index], *next; bits; bits = next) {
-        next = bits->next;
-        if (bits != own) {
-            or_words(own->words, bits->words, bits->nwords);
-            sp_bits_release(bits);
+    sp_status status = SP_OK;
+    while (!status && log->returned) {
+        sp_harvest *harvest = log->returned;
+        status = sp_harvest_fold(log->open, harvest);
+        if (!status) {
+            log->returned = harvest->next;
+            sp_harvest_release(harvest);
         }
-    }
-    own->next = NULL;
-    log->open->bits[index] = own;
-    uint64_t over = sp_memory_at(log->memory, index)->npages & 63;
-    if (over)
-        own->words[own->nwords - 1] &= sp_mask(0, (unsigned)over - 1);
-}
-
-/* Adds a harvest's runs to those of the open one. */
-static sp_status fold_loose(sp_log *log, const sp_loose *loose)
-{
-    sp_status status = reserve(log, loose->n);
-    if (!status && loose->n) {
-        sp_loose *to = &log->open->loose;
-        memcpy(to->runs + to->n, loose->runs, loose->n * sizeof *loose->runs);
-        to->n += loose->n;
     }
     return status;
 }
 
-/* Adds a harvest's pages to the open one.  SP_NOMEM: some may be in, the harvest is as it was. */
-static sp_status fold_harvest(sp_log *log, const sp_harvest *harvest)
+/* Makes what is there a harvest that may be seen, and *empty the one that will be filled next. */
+static sp_status settle(sp_log *log, sp_harvest **empty)
 {
-    sp_edit edit = sp_harvest_edit(log->open);
-    sp_set sum;
-    for (size_t i = 0; i < sp_memory_count(log->memory); i++) {
-        if (!harvest->bits[i])
-            continue;
-        sp_bits *bits;
-        sp_status status = own_bits(log, i, &bits);
-        if (status)
-            return status;
-        or_words(bits->words, harvest->bits[i]->words, bits->nwords);
-    }
-    sp_status status = fold_loose(log, &harvest->loose);
-    if (status || !sp_set_count(&harvest->sparse))
+    sp_status status = fold_returned(log);
+    if (status)
         return status;
-    status = sp_set_combine(&edit, SP_OR, &log->open->sparse, &harvest->sparse, &sum);
-    if (!status) {
-        sp_set_retire(&edit, &log->open->sparse);
-        log->open->sparse = sum;
-    }
+    *empty = sp_harvest_new(log->allocator, log->open->memory);
+    if (!*empty)
+        return SP_NOMEM;
+    status = sp_harvest_prepare_unite(log->open);
+    if (!status)
+        status = sp_harvest_sort(log->open, *empty);
+    if (status)
+        sp_harvest_release(*empty);
+    else
+        sp_harvest_commit_unite(log->open);
     return status;
 }
 
 /* Empties the log into *out; puts it back at once if `keep`, so that nobody sees an empty log. */
 static sp_status take(sp_log *log, bool keep, sp_harvest **out)
 {
-    sp_harvest *empty = sp_harvest_new(log->allocator, log->memory);
-    if (!empty)
-        return SP_NOMEM;
+    sp_harvest *empty;
     sp_status status = sp_lock_wait(&log->lock);
-    if (status) {
-        sp_harvest_release(empty);
+    if (status)
         return status;
-    }
-    while (!status && log->returned) {
-        sp_harvest *harvest = log->returned;
-        status = fold_harvest(log, harvest);
-        if (!status) {
-            log->returned = harvest->next;
-            sp_harvest_release(harvest);
-        }
-    }
-    for (size_t i = 0; !status && i < sp_memory_count(log->memory); i++)
-        status = prepare_fold(log, i);
-    if (!status)
-        status = sp_harvest_sort(log->open, empty);
+    status = settle(log, &empty);
     if (!status) {
-        for (size_t i = 0; i < sp_memory_count(log->memory); i++)
-            fold_bits(log, i);
         *out = log->open;
         if (keep) {
             log->open->next = log->returned;
             log->returned = sp_harvest_retain(log->open);
         }
         log->open = empty;
-        empty = NULL;
     }
     unlock(log);
-    sp_harvest_release(empty);
     return status;
 }
 
@@ -430,4 +293,62 @@ void sp_log_give_back(sp_log *log, sp_harvest *harvest)
     harvest->next = log->returned;
     log->returned = harvest;
     unlock(log);
+}
+
+/* ---- other slots ---- */
+
+/* Makes all pages dirty of slots that the one memory has and the other has not. */
+static sp_status add_new_slots(sp_harvest *open, const sp_memory *old)
+{
+    sp_edit edit = sp_harvest_edit(open);
+    sp_status status = SP_OK;
+    for (size_t i = 0, at; !status && i < sp_memory_count(open->memory); i++) {
+        const sp_memslot *slot = sp_memory_at(open->memory, i);
+        if (sp_memory_find_same(old, slot, &at) != SP_OK)
+            status = sp_set_assign(&edit, &open->sparse, slot->gfn, slot->gfn + slot->npages, true);
+    }
+    return status;
+}
+
+/* Makes the harvest that the log is to fill next; with the lock held. */
+static sp_status prepare_memory(sp_log *log, sp_memory *memory, bool add_new)
+{
+    sp_status status = fold_returned(log);
+    if (status)
+        return status;
+    log->moved = sp_harvest_new(log->allocator, memory);
+    if (!log->moved)
+        return SP_NOMEM;
+    if (add_new)
+        status = add_new_slots(log->moved, log->open->memory);
+    return status ? status : sp_harvest_prepare_move(log->moved, log->open);
+}
+
+/* Fills that harvest, or forgets it, and unlocks. */
+static void finish_memory(sp_log *log, bool commit)
+{
+    sp_harvest *unused = log->moved;
+    if (commit) {
+        sp_harvest_commit_move(log->moved, log->open);
+        unused = log->open;
+        log->open = log->moved;
+    }
+    log->moved = NULL;
+    unlock(log);
+    sp_harvest_release(unused);
+}
+
+sp_status sp_log_set_memory(sp_log *const *logs, size_t n, sp_memory *memory)
+{
+    sp_status status = SP_OK;
+    size_t held = 0;
+    while (!status && held < n) {
+        status = sp_lock_wait(&logs[held]->lock);
+        held += !status;
+    }
+    for (size_t i = 0; !status && i < n; i++)
+        status = prepare_memory(logs[i], memory, i == 0);
+    while (held--)
+        finish_memory(logs[held], !status);
+    return status;
 }

@@ -9,8 +9,8 @@
  * holds, go into a sparse set.
  *
  * All functions may be called from any thread.  A harvest is immutable.  On an error nothing was
- * added, except that a SP_NOMEM while adding ranges, pages or ring entries may leave some of them
- * in: more dirty pages, never fewer.
+ * added, except that a SP_NOMEM while adding ranges, pages, ring entries or a bitmap by gfn may
+ * leave some of them in: more dirty pages, never fewer.
  */
 #ifndef SP_DIRTY_LOG_H
 #define SP_DIRTY_LOG_H
@@ -33,16 +33,29 @@ SP_MUST_CHECK sp_status sp_log_new(const sp_allocator *allocator, sp_memory *mem
 sp_log *sp_log_retain(sp_log *log);
 void sp_log_free(sp_log *log); /* NULL is nothing; harvests stay */
 
-/* Adds npages bits from bit 0 of a little-endian bitmap, whose bit 0 is page first_page of slot
- * `index`; pages past the slot's end are ignored.  O(npages / 64). */
-SP_MUST_CHECK sp_status sp_log_add_bitmap(sp_log *log, size_t index, const void *bitmap,
-                                          uint64_t first_page, uint64_t npages);
+/* Gives logs of one memory, each named once, another: all of them or, with SP_NOMEM, none.  A slot
+ * that was not in the old one, the same in id, gfn and size, is new: all its pages become dirty, in
+ * the first log.  Pages that were memory and are no longer are dropped; all others stay dirty, by
+ * gfn, also those of harvests that are given back later.  Loans of slots that both memories have go
+ * on; of others, what is in them now is kept.  One thread at a time may be in here.
+ * O(slots log slots), and what the logs hold beside bitmaps of slots that stay. */
+SP_MUST_CHECK sp_status sp_log_set_memory(sp_log *const *logs, size_t n, sp_memory *memory);
 
-/* Lends the words of a bitmap of slot `index`, all zero, for a source to fill in place.  What is in
- * them when the log is taken from is dirty; what is written later is not seen.  Valid until
- * sp_loan_end, which saves the take a copy if it comes before; ceil(npages / 64) words. */
+/* Adds npages bits from bit 0 of a little-endian bitmap, whose bit 0 is page first_page of a slot;
+ * pages past the slot's end are ignored.  SP_UNKNOWN: the log's memory has no such slot, or no
+ * longer.  O(npages / 64). */
+SP_MUST_CHECK sp_status sp_log_add_bitmap(sp_log *log, const sp_memslot *slot, const void *bitmap,
+                                          uint64_t first_page, uint64_t npages);
+/* The same by gfn, whatever the slots are now: bit 0 is page `gfn`, and pages that no slot holds
+ * are ignored. */
+SP_MUST_CHECK sp_status sp_log_add_bitmap_at(sp_log *log, uint64_t gfn, const void *bitmap,
+                                             uint64_t npages);
+
+/* Lends the words of a bitmap of a slot, all zero, for a source to fill in place.  What is in them
+ * when the log is taken from is dirty; what is written later is not seen.  Valid until sp_loan_end,
+ * which saves the take a copy if it comes before; ceil(npages / 64) words.  SP_UNKNOWN as above. */
 typedef struct sp_bits sp_bits;
-SP_MUST_CHECK sp_status sp_log_lend(sp_log *log, size_t index, sp_bits **loan);
+SP_MUST_CHECK sp_status sp_log_lend(sp_log *log, const sp_memslot *slot, sp_bits **loan);
 uint64_t *sp_loan_words(sp_bits *loan);
 void sp_loan_end(sp_bits *loan);
 

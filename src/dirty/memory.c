@@ -9,7 +9,8 @@
 
 typedef struct entry {
     sp_memslot slot;
-    size_t given; /* its index in the caller's list */
+    size_t given;  /* its index in the caller's list */
+    uint64_t ends; /* the last gfn, and one, of this slot and those before */
 } entry;
 
 struct sp_memory {
@@ -101,11 +102,20 @@ static sp_status index_ids(sp_memory *memory, size_t *bad, size_t *other)
     return SP_OK;
 }
 
+static void note_ends(sp_memory *memory)
+{
+    uint64_t ends = 0;
+    for (size_t i = 0; i < memory->n; i++) {
+        const sp_memslot *slot = &memory->slots[i].slot;
+        ends = memory->slots[i].ends = sp_max(ends, slot->gfn + slot->npages);
+    }
+}
+
 static sp_status fill(sp_memory *memory, const sp_engine *engine, const sp_memslot *slots,
                       size_t *bad, size_t *other)
 {
     for (size_t i = 0; i < memory->n; i++) {
-        memory->slots[i] = (entry){slots[i], i};
+        memory->slots[i] = (entry){slots[i], i, 0};
         *bad = *other = i;
         if (!is_sane(&memory->slots[i].slot))
             return SP_RANGE;
@@ -115,6 +125,7 @@ static sp_status fill(sp_memory *memory, const sp_engine *engine, const sp_memsl
     if (status)
         return status;
     qsort(memory->slots, memory->n, sizeof *memory->slots, by_place);
+    note_ends(memory);
     status = index_ids(memory, bad, other);
     if (!status)
         status = sp_pageset_new(memory->mem.allocator, engine, &memory->pages);
@@ -182,6 +193,28 @@ size_t sp_memory_find_gfn(const sp_memory *memory, uint64_t gfn)
             high = middle;
     }
     return low - 1; /* SIZE_MAX before the first */
+}
+
+size_t sp_memory_find_end(const sp_memory *memory, uint64_t gfn)
+{
+    size_t low = 0, high = memory->n;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (memory->slots[middle].ends <= gfn)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+sp_status sp_memory_find_same(const sp_memory *memory, const sp_memslot *slot, size_t *index)
+{
+    sp_status status = sp_memory_find(memory, slot->id, index);
+    if (status)
+        return status;
+    const sp_memslot *found = sp_memory_at(memory, *index);
+    return found->gfn == slot->gfn && found->npages == slot->npages ? SP_OK : SP_UNKNOWN;
 }
 
 const sp_set *sp_memory_pages(const sp_memory *memory) { return sp_pageset_set(memory->pages); }

@@ -38,6 +38,12 @@ const sp_memslot *sp_memory_at(const sp_memory *memory, size_t i);
 SP_MUST_CHECK sp_status sp_memory_find(const sp_memory *memory, uint32_t id, size_t *index);
 /* The index of the last slot that begins at or before gfn; SIZE_MAX if there is none.  O(log n). */
 size_t sp_memory_find_gfn(const sp_memory *memory, uint64_t gfn);
+/* The index of the first slot that ends past gfn; the count if there is none.  O(log n). */
+size_t sp_memory_find_end(const sp_memory *memory, uint64_t gfn);
+/* The index of a slot that is the same in id, gfn and size; SP_UNKNOWN if there is none.
+ * O(log n). */
+SP_MUST_CHECK sp_status sp_memory_find_same(const sp_memory *memory, const sp_memslot *slot,
+                                            size_t *index);
 /* All pages of all slots. */
 const sp_set *sp_memory_pages(const sp_memory *memory);
 

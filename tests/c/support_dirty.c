@@ -36,7 +36,7 @@ sp_harvest *dirty_take(dirty_bench *b)
 
 void dirty_page(dirty_bench *b, size_t index, uint64_t page)
 {
-    CHECK_EQ(sp_log_add_bitmap(b->log, index, "\1", page, 1), SP_OK);
+    CHECK_EQ(sp_log_add_bitmap(b->log, sp_memory_at(b->memory, index), "\1", page, 1), SP_OK);
 }
 
 /* Run by run, as they lie in the list: ordered by words of 64 gfns. */

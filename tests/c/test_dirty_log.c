@@ -24,7 +24,7 @@ static void check_bitmap(dirty_bench *b, rng *r, guarded input, uint64_t first, 
     uint8_t *bytes = guarded_place(input, (held + 7) / 8, at_end);
     for (uint64_t i = 0; i < (held + 7) / 8; i++)
         bytes[i] = (uint8_t)(rng_chance(r, 9) ? 0 : rng_next(r));
-    CHECK_EQ(sp_log_add_bitmap(b->log, 0, bytes, first, npages), SP_OK);
+    CHECK_EQ(sp_log_add_bitmap(b->log, sp_memory_at(b->memory, 0), bytes, first, npages), SP_OK);
     sp_harvest *harvest = dirty_take(b);
     const uint64_t *words = sp_harvest_words(harvest, 0);
     REQUIRE(words != NULL);
@@ -78,15 +78,16 @@ static void long_bitmaps_are_shifted_as_one(void)
 static void bitmaps_add_up(void)
 {
     dirty_bench b;
-    dirty_open(&b, (sp_memslot[]){{100, 130, 4}, {300, 65, 5}}, 2);
+    static const sp_memslot slots[] = {{100, 130, 4}, {300, 65, 5}};
+    dirty_open(&b, slots, 2);
     uint64_t words[3] = {UINT64_C(1) << 63 | 1, 1, 0};
-    CHECK_EQ(sp_log_add_bitmap(b.log, 0, words, 0, 130), SP_OK);
+    CHECK_EQ(sp_log_add_bitmap(b.log, &slots[0], words, 0, 130), SP_OK);
     uint64_t held = sp_log_bytes(b.log);
     dirty_page(&b, 0, 9);
     dirty_page(&b, 0, 9);
     dirty_page(&b, 0, 129);
     CHECK_EQ(sp_log_bytes(b.log), held);
-    CHECK_EQ(sp_log_add_bitmap(b.log, 1, words, 0, 64), SP_OK);
+    CHECK_EQ(sp_log_add_bitmap(b.log, &slots[1], words, 0, 64), SP_OK);
     CHECK(sp_log_bytes(b.log) > held);
     sp_harvest *harvest = dirty_take(&b);
     const uint64_t *first = sp_harvest_words(harvest, 0), *second = sp_harvest_words(harvest, 1);
@@ -106,14 +107,15 @@ static void bitmaps_add_up(void)
 static void a_bitmap_past_the_slot_adds_nothing(void)
 {
     dirty_bench b;
-    dirty_open(&b, (sp_memslot[]){{100, 130, 4}}, 1);
+    static const sp_memslot slots[] = {{100, 130, 4}};
+    dirty_open(&b, slots, 1);
     uint64_t before = sp_log_bytes(b.log);
-    CHECK_EQ(sp_log_add_bitmap(b.log, 0, "\377", 131, 1), SP_RANGE);
-    CHECK_EQ(sp_log_add_bitmap(b.log, 0, "\377", UINT64_MAX, 1), SP_RANGE);
+    CHECK_EQ(sp_log_add_bitmap(b.log, &slots[0], "\377", 131, 1), SP_RANGE);
+    CHECK_EQ(sp_log_add_bitmap(b.log, &slots[0], "\377", UINT64_MAX, 1), SP_RANGE);
     CHECK_EQ(sp_log_bytes(b.log), before);
-    CHECK_EQ(sp_log_add_bitmap(b.log, 0, NULL, 130, UINT64_MAX), SP_OK);
-    CHECK_EQ(sp_log_add_bitmap(b.log, 0, NULL, 0, 0), SP_OK);
-    CHECK_EQ(sp_log_add_bitmap(b.log, 0, "\377", 127, UINT64_MAX), SP_OK);
+    CHECK_EQ(sp_log_add_bitmap(b.log, &slots[0], NULL, 130, UINT64_MAX), SP_OK);
+    CHECK_EQ(sp_log_add_bitmap(b.log, &slots[0], NULL, 0, 0), SP_OK);
+    CHECK_EQ(sp_log_add_bitmap(b.log, &slots[0], "\377", 127, UINT64_MAX), SP_OK);
     sp_harvest *harvest = dirty_take(&b);
     const uint64_t *words = sp_harvest_words(harvest, 0);
     REQUIRE(words != NULL);

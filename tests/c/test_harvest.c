@@ -48,7 +48,7 @@ static void add(play *p, rng *r)
     default:
         page = rng_below(r, slot->npages);
         gfn = slot->gfn + page;
-        REQUIRE_EQ(sp_log_lend(p->bench.log, index, &loan), SP_OK);
+        REQUIRE_EQ(sp_log_lend(p->bench.log, slot, &loan), SP_OK);
         sp_loan_words(loan)[page / 64] = UINT64_C(1) << (page % 64);
         sp_loan_end(loan);
     }
@@ -261,12 +261,13 @@ static void pages_count_once_wherever_they_came_from(void)
     dirty_bench b;
     size_t bad;
     uint64_t pages = 99;
-    dirty_open(&b, (sp_memslot[]){{100, 30, 0}, {120, 70, SMM}}, 2);
+    static const sp_memslot two[] = {{100, 30, 0}, {120, 70, SMM}};
+    dirty_open(&b, two, 2);
     sp_harvest *none = dirty_take(&b);
     CHECK_EQ(sp_merge_count(&b.alloc.hook, none, &pages), SP_OK);
     CHECK_EQ(pages, 0);
-    CHECK_EQ(sp_log_add_bitmap(b.log, 0, "\377\377\377\377", 0, 32), SP_OK); /* 100..129 */
-    CHECK_EQ(sp_log_add_bitmap(b.log, 1, "\377\377", 4, 16), SP_OK);         /* 124..139 */
+    CHECK_EQ(sp_log_add_bitmap(b.log, &two[0], "\377\377\377\377", 0, 32), SP_OK); /* 100..129 */
+    CHECK_EQ(sp_log_add_bitmap(b.log, &two[1], "\377\377", 4, 16), SP_OK);         /* 124..139 */
     CHECK_EQ(sp_log_add_ranges(b.log, &(sp_range){90, 101}, 1, &bad), SP_OK);
     CHECK_EQ(sp_log_add_ranges(b.log, &(sp_range){UINT64_C(1) << 40, SP_GFN_LIMIT}, 1, &bad),
              SP_OK);
@@ -279,6 +280,8 @@ static void pages_count_once_wherever_they_came_from(void)
 }
 
 /* ---- fork ---- */
+
+static const sp_memslot whole = {0, 64, 0};
 
 /* An allocator whose next call after `armed` is set waits, with the log locked, until it is not. */
 typedef struct gate {
@@ -306,7 +309,7 @@ static void gate_free(void *context, void *block, size_t bytes)
 
 static void *hold_the_log(void *log)
 {
-    CHECK_EQ(sp_log_add_bitmap(log, 0, "\1", 5, 1), SP_OK);
+    CHECK_EQ(sp_log_add_bitmap(log, &whole, "\1", 5, 1), SP_OK);
     return NULL;
 }
 
@@ -317,11 +320,12 @@ static int use_in_child(sp_log *log, sp_harvest *held, sp_status want)
     sp_bits *loan = NULL;
     size_t bad;
     sp_log_after_fork(log);
-    bool good = sp_log_add_bitmap(log, 0, "\1", 0, 1) == want &&
+    bool good = sp_log_add_bitmap(log, &whole, "\1", 0, 1) == want &&
                 sp_log_add_pages(log, &(uint64_t){5}, 1, &bad) == want &&
                 sp_log_add_ranges(log, &(sp_range){5, 6}, 1, &bad) == want &&
                 sp_log_add_ring(log, &(sp_ring_entry){1, 0, 7}, 1, &bad) == want &&
-                sp_log_lend(log, 0, &loan) == want && (sp_log_bytes(log) == 0) == (want != SP_OK);
+                sp_log_lend(log, &whole, &loan) == want &&
+                (sp_log_bytes(log) == 0) == (want != SP_OK);
     sp_log_give_back(log, held);
     good = good && sp_log_take(log, &harvest) == want;
     if (good && want == SP_OK)
@@ -349,11 +353,9 @@ static void a_log_held_across_a_fork_is_refused(void)
     alloc_init(&alloc);
     gate g = {.from = &alloc.hook};
     const sp_allocator hook = {gate_alloc, gate_free, &g, NULL};
-    REQUIRE_EQ(
-        sp_memory_new(&hook, &sp_engine_roaring, &(sp_memslot){0, 64, 0}, 1, &memory, &bad, &other),
-        SP_OK);
+    REQUIRE_EQ(sp_memory_new(&hook, &sp_engine_roaring, &whole, 1, &memory, &bad, &other), SP_OK);
     REQUIRE_EQ(sp_log_new(&hook, memory, &log), SP_OK);
-    CHECK_EQ(sp_log_add_bitmap(log, 0, "\1", 3, 1), SP_OK);
+    CHECK_EQ(sp_log_add_bitmap(log, &whole, "\1", 3, 1), SP_OK);
     sp_harvest *held = NULL;
     CHECK_EQ(sp_log_take(log, &held), SP_OK);
     CHECK_EQ(exit_of_child(log, held, SP_OK), 0);

@@ -13,7 +13,7 @@ static uint64_t first_word(const sp_harvest *harvest)
 static sp_bits *lend(dirty_bench *b)
 {
     sp_bits *loan = NULL;
-    CHECK_EQ(sp_log_lend(b->log, 0, &loan), SP_OK);
+    CHECK_EQ(sp_log_lend(b->log, sp_memory_at(b->memory, 0), &loan), SP_OK);
     return loan;
 }
 

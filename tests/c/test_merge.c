@@ -197,7 +197,7 @@ static void dirty_slot(scene *s, rng *r, size_t index, unsigned texture)
         bitmap[page / 8] |= (uint8_t)(1u << (page % 8));
         model_assign(&s->dirty, slot->gfn + page, slot->gfn + page + 1, true);
     }
-    CHECK_EQ(sp_log_add_bitmap(s->guest.log, index, bitmap, 0, slot->npages), SP_OK);
+    CHECK_EQ(sp_log_add_bitmap(s->guest.log, slot, bitmap, 0, slot->npages), SP_OK);
     free(bitmap);
 }
 

@@ -96,7 +96,7 @@ static void check_guest(rng *r, const uint64_t offsets[2])
         for (uint64_t leaf = 0; leaf <= slots[i].npages / LEAF; leaf++)
             paint(r, bitmap, leaf);
         if (!rng_chance(r, 5))
-            CHECK_EQ(sp_log_add_bitmap(b.log, i, bitmap, 0, slots[i].npages), SP_OK);
+            CHECK_EQ(sp_log_add_bitmap(b.log, &slots[i], bitmap, 0, slots[i].npages), SP_OK);
     }
     s.harvest = dirty_take(&b);
     check_scene(&s);

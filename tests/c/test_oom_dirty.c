@@ -68,11 +68,13 @@ static sp_status call(play *p, unsigned which)
     size_t bad;
     model_combine(&p->after, SP_OR, &p->after, &p->before);
     switch (which) {
-    case 0: note(&p->after, 2, 4097); return sp_log_add_bitmap(p->bench.log, 2, "\1", 4097, 1);
-    case 1: note(&p->after, 0, 7); return sp_log_add_bitmap(p->bench.log, 0, "\1", 7, 1);
+    case 0:
+        note(&p->after, 2, 4097);
+        return sp_log_add_bitmap(p->bench.log, &slots[2], "\1", 4097, 1);
+    case 1: note(&p->after, 0, 7); return sp_log_add_bitmap(p->bench.log, &slots[0], "\1", 7, 1);
     case 2:
         note(&p->after, 1, 9);
-        status = sp_log_lend(p->bench.log, 1, &loan);
+        status = sp_log_lend(p->bench.log, &slots[1], &loan);
         if (loan) {
             sp_loan_words(loan)[0] = 1 << 9;
             sp_loan_end(loan);
@@ -165,7 +167,7 @@ static void prepare_take(play *p, sp_bits *loan[3])
     model_add(&p->before, &p->before, &p->after);
     for (unsigned i = 0; i < 3; i++) {
         loan[i] = NULL;
-        REQUIRE_EQ(sp_log_lend(p->bench.log, i, &loan[i]), SP_OK);
+        REQUIRE_EQ(sp_log_lend(p->bench.log, &slots[i], &loan[i]), SP_OK);
         sp_loan_words(loan[i])[0] = UINT64_C(1) << (20 + i);
         note(&p->before, i, 20 + i);
     }
@@ -334,7 +336,7 @@ static void open_pair(pair *in, dirty_bench *b)
     size_t bad;
     dirty_open(b, (sp_memslot[]){{70000, 5000, 0}, {65436, 300, 3}, {65430, 20, SMM}}, 3);
     for (uint64_t page = 0; page < 4000; page += 2) {
-        CHECK_EQ(sp_log_add_bitmap(b->log, 2, "\3", page, 2), SP_OK);
+        CHECK_EQ(sp_log_add_bitmap(b->log, &slots[2], "\3", page, 2), SP_OK);
         gfns[page / 2] = 70000 + page;
     }
     dirty_page(b, 0, 6);

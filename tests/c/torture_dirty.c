@@ -57,7 +57,7 @@ static void by_loan(torture *t, size_t index, uint64_t first, uint64_t n)
 {
     sp_bits *loan = NULL;
     pthread_rwlock_rdlock(&t->loans);
-    CHECK_EQ(sp_log_lend(t->bench.log, index, &loan), SP_OK);
+    CHECK_EQ(sp_log_lend(t->bench.log, &slots[index], &loan), SP_OK);
     if (loan)
         sp_words_fill(sp_loan_words(loan), first, first + n - 1, true);
     pthread_rwlock_unlock(&t->loans);
@@ -79,7 +79,7 @@ static void report(worker *w, uint64_t page, uint64_t n)
         entries[i] = (sp_ring_entry){1, slots[index].id, first + i};
     }
     switch (rng_below(&w->r, 5)) {
-    case 0: CHECK_EQ(sp_log_add_bitmap(log, index, &ones, first, n), SP_OK); break;
+    case 0: CHECK_EQ(sp_log_add_bitmap(log, &slots[index], &ones, first, n), SP_OK); break;
     case 1: CHECK_EQ(sp_log_add_ranges(log, &(sp_range){gfn, gfn + n}, 1, &bad), SP_OK); break;
     case 2: CHECK_EQ(sp_log_add_pages(log, gfns, n, &bad), SP_OK); break;
     case 3: CHECK_EQ(sp_log_add_ring(log, entries, n, &bad), SP_OK); break;

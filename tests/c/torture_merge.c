@@ -64,7 +64,9 @@ static void open_scene(scene *s, rng *r)
     for (uint64_t leaf = 0; leaf < LEAVES; leaf++)
         for (uint64_t n = rng_below(r, 3) ? rng_below(r, 20) : 3000; n; n--)
             bitmap[leaf * LEAF / 8 + rng_below(r, LEAF / 8)] |= (uint8_t)(1u << rng_below(r, 8));
-    CHECK_EQ(sp_log_add_bitmap(s->bench.log, 0, bitmap, 0, LEAVES * LEAF), SP_OK);
+    CHECK_EQ(
+        sp_log_add_bitmap(s->bench.log, sp_memory_at(s->bench.memory, 0), bitmap, 0, LEAVES * LEAF),
+        SP_OK);
     free(bitmap);
     for (uint64_t n = 0; n < 2 * LEAVES; n++) {
         across.start = rng_between(r, 1, LEAVES - 1) * LEAF - rng_below(r, 90);
