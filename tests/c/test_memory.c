@@ -41,6 +41,17 @@ static void slots_are_in_order_of_gfn_then_id(void)
                                        {4000, 3}, {4096, 4}, {4106, 5}, {SP_GFN_LIMIT, 5}};
     for (size_t i = 0; i < sizeof gfns / sizeof *gfns; i++)
         CHECK_EQ(sp_memory_find_gfn(memory, gfns[i][0]), gfns[i][1]);
+    /* [0, 160) twice, [256, 356), [4000, 4200), and in that [4096, 4106) and 4106 */
+    static const uint64_t ends[][2] = {{0, 0},    {159, 0},  {160, 2},  {255, 2},
+                                       {355, 2},  {356, 3},  {4099, 3}, {4105, 3},
+                                       {4106, 3}, {4199, 3}, {4200, 6}, {SP_GFN_LIMIT, 6}};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        CHECK_EQ(sp_memory_find_end(memory, ends[i][0]), ends[i][1]);
+    CHECK_EQ(sp_memory_find_same(memory, &slots[5], &at), SP_OK);
+    CHECK_EQ(at, 2);
+    CHECK_EQ(sp_memory_find_same(memory, &(sp_memslot){257, 100, 0}, &at), SP_UNKNOWN);
+    CHECK_EQ(sp_memory_find_same(memory, &(sp_memslot){256, 99, 0}, &at), SP_UNKNOWN);
+    CHECK_EQ(sp_memory_find_same(memory, &(sp_memslot){256, 100, 1}, &at), SP_UNKNOWN);
     CHECK_EQ(sp_memory_at(memory, 3)->gfn, 4000);
     CHECK_EQ(sp_memory_at(memory, 3)->npages, 200);
     CHECK_EQ(sp_set_count(sp_memory_pages(memory)), 160 + 100 + 200);
