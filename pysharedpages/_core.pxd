@@ -1,6 +1,6 @@
 # What _core uses of sharedpages.h, transcribed; nothing else.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
 
 cdef extern from "<stdbool.h>" nogil:
     ctypedef unsigned char cbool "bool"
@@ -196,6 +196,9 @@ cdef extern from "sharedpages.h" nogil:
     sp_harvest *sp_harvest_retain(sp_harvest *)
     void sp_harvest_release(sp_harvest *)
     sp_memory *sp_harvest_memory(const sp_harvest *)
+    sp_status sp_harvest_unite(const sp_allocator *, sp_harvest *const *, size_t n,
+                               sp_harvest **out)
+    uint64_t sp_bitmap_count(const void *bitmap, uint64_t npages)
 
     ctypedef struct sp_merge:
         pass
@@ -213,4 +216,5 @@ cdef extern from "sharedpages.h" nogil:
         SP_THREADS_MOST
     sp_status sp_merge_all(sp_merge *, size_t threads, sp_mem *, sp_list *shared, sp_list *private)
     sp_status sp_merge_count(const sp_allocator *, sp_harvest *, uint64_t *pages)
+    sp_status sp_merge_pages(const sp_allocator *, sp_harvest *, sp_pageset **out)
     void sp_list_free(sp_mem *, sp_list *)

@@ -1142,6 +1142,16 @@ cdef class Taken:
         check(status, None)
         return pages
 
+    def pages(self):
+        """The pages as a set."""
+        cdef sp_pageset *pages
+        cdef sp_status status
+        self.has_pages()
+        with nogil:
+            status = sp_merge_pages(NULL, self.harvest, &pages)
+        check(status, None)
+        return adopt(pages)
+
     cdef void settle(self, bint give_back) noexcept:
         cdef sp_log *log = self.log
         self.log = NULL
@@ -1203,12 +1213,6 @@ cdef class Log:
         with nogil:
             held = sp_log_bytes(self.log)
         return held
-
-    def set_memory(self, Memory memory not None):
-        cdef sp_status status
-        with nogil:
-            status = sp_log_set_memory(&self.log, 1, memory.memory)
-        check(status, None)
 
     def add_bitmap(self, slot, bits, uint64_t first_page, uint64_t npages):
         cdef sp_memslot place = memslot(slot)
@@ -1290,6 +1294,49 @@ cdef class Log:
             status = sp_log_peek(self.log, &taken.harvest)
         check(status, None)
         return taken
+
+
+def united(parts):
+    """What several Taken hold together, of the last one's memory; no log is owed it."""
+    cdef Taken part, sum = Taken.__new__(Taken)
+    cdef sp_status status
+    table = _np.empty(len(parts), _np.uintp)
+    for at, part in enumerate(parts):
+        part.has_pages()
+        table[at] = <uintptr_t>part.harvest
+    cdef Lease data = Lease(table)
+    cdef size_t n = len(table)
+    if n == 0:
+        raise IndexError(n)
+    with nogil:
+        status = sp_harvest_unite(NULL, <sp_harvest **>data.view.buf, n, &sum.harvest)
+    check(status, None)
+    return sum
+
+
+def give_memory(logs, Memory memory not None):
+    """Other slots for logs of one memory, each named once; new pages become dirty in the first."""
+    cdef Log log
+    cdef sp_status status
+    table = _np.empty(len(logs), _np.uintp)
+    for at, log in enumerate(logs):
+        table[at] = <uintptr_t>log.log
+    cdef Lease data = Lease(table)
+    cdef size_t n = len(table)
+    with nogil:
+        status = sp_log_set_memory(<sp_log **>data.view.buf, n, memory.memory)
+    check(status, None)
+
+
+def count_bits(bits, uint64_t npages):
+    """The set bits among the first npages of a bitmap."""
+    cdef Lease data = Lease(bits)
+    cdef uint64_t count
+    if (npages + 7) // 8 > <uint64_t>data.view.len:
+        raise IndexError(npages)
+    with nogil:
+        count = sp_bitmap_count(data.view.buf, npages)
+    return count
 
 
 @cython.final

@@ -1,119 +1,35 @@
-"""Dirty logs: a guest's memory slots, the pages its sources report, what a pass takes of them."""
+"""Dirty logs: the pages that a guest's sources report, and what a pass takes of them.
+
+Floor: dirty. Invariant: a page that was reported is in the log, or in a harvest that was not
+committed, whatever is raised on the way from one to the other.
+"""
 
 from __future__ import annotations
 
-import operator
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, NamedTuple
 
-from pysharedpages import _buffers
-from pysharedpages._core import Loan, Log, Memory, PageSet, Taken
-from pysharedpages.errors import ClosedError, FormatError, RangeError
+from pysharedpages import _buffers, _core, _fork
+from pysharedpages._core import Loan, Log, PageSet, Taken
+from pysharedpages.errors import ClosedError, FormatError, RangeError, SharedPagesError
+from pysharedpages.memory import GuestMemory, bounded
 
-__all__ = ["DirtyLog", "GuestMemory", "Harvest"]
-
-_GFN_LIMIT: Final = 1 << 52
-_SLOT_MAX_PAGES: Final = (1 << 31) - 1
-"""KVM_MEM_MAX_NR_PAGES (virt/kvm/kvm_main.c)."""
+__all__ = ["DirtyLog", "GuestMemory", "Harvest", "SourceReport"]
 
 
-def _bounded(value: Any, most: int, name: str) -> int:
-    number = operator.index(value)
-    if number < 0:
-        raise RangeError(f"{name} is {number}, below 0")
-    if number > most:
-        raise RangeError(f"{name} is {number}, above {most}")
-    return number
+class SourceReport(NamedTuple):
+    """What one source did for a log, since the log was made.
 
-
-class GuestMemory:
-    """A guest's KVM memory slots: an iterable of (slot, gfn, npages).
-
-    `slot` is the full id, `(as_id << 16) | id`. Slots of one address space do not overlap; those of
-    two may name the same gfns, and the guest's pages are the union. Immutable, safe in any thread.
-
-    Raises RangeError for a slot of 0 or more than 2^31 - 1 pages, for pages at or beyond 2^52, for
-    two slots of one id, and for two of one address space that overlap.
+    `pages` counts every report: a page twice if it came twice, aborted rounds or not. `only` counts
+    committed harvests: the pages of each that no other source, named or not, had reported in it. It
+    is None for a log without provenance.
     """
 
-    __slots__ = ("_memory",)
-
-    def __init__(self, slots: Iterable[tuple[int, int, int]]) -> None:
-        table = [_checked(*_three(slot)) for slot in slots]
-        try:
-            self._memory = Memory([(gfn, npages, slot, 0) for slot, gfn, npages in table])
-        except IndexError as error:
-            bad, other = error.args
-            raise RangeError(_clash(table[bad], table[other])) from None
-
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        """(slot, gfn, npages) by gfn."""
-        return (self._memory.at(index) for index in range(len(self._memory)))
-
-    def __len__(self) -> int:
-        """The number of slots."""
-        return len(self._memory)
-
-    @classmethod
-    def _over(cls, memory: Memory) -> GuestMemory:
-        made = cls.__new__(cls)
-        made._memory = memory
-        return made
-
-    @property
-    def npages(self) -> int:
-        """Pages of all slots; those that two address spaces share count twice."""
-        return sum(npages for _, _, npages in self)
-
-    def pages(self) -> PageSet:
-        """Every gfn that is memory."""
-        return self._memory.pages()
-
-    def to_gfn(self, slot: int, offset: int) -> int:
-        """The gfn of a page by its offset in a slot. RangeError if there is none. O(log slots)."""
-        _, gfn, npages = self._slot(slot)
-        return gfn + _bounded(offset, npages - 1, f"the offset in slot {slot:#x}")
-
-    def _slot(self, slot: int) -> tuple[int, int, int]:
-        index = self._memory.find(_bounded(slot, 0xFFFFFFFF, "slot"))
-        if index < 0:
-            known = ", ".join(f"{each:#x}" for each, _, _ in self) or "none"
-            raise RangeError(
-                f"slot {slot} (address space {slot >> 16}, id {slot & 0xFFFF}) is unknown;"
-                f" the guest has {known}"
-            )
-        return self._memory.at(index)
-
-    def __repr__(self) -> str:
-        return f"<GuestMemory of {len(self)} slots, {self.npages} pages>"
-
-
-def _three(slot: Any) -> tuple[Any, Any, Any]:
-    try:
-        number, gfn, npages = slot
-    except (TypeError, ValueError):
-        raise TypeError(f"a slot is (slot, gfn, npages), not {slot!r}") from None
-    return number, gfn, npages
-
-
-def _checked(slot: Any, gfn: Any, npages: Any) -> tuple[int, int, int]:
-    slot, gfn = _bounded(slot, 0xFFFFFFFF, "slot"), _bounded(gfn, _GFN_LIMIT - 1, "gfn")
-    npages = _bounded(npages, _SLOT_MAX_PAGES, f"the size in pages of slot {slot:#x}")
-    if npages == 0:
-        raise RangeError(f"slot {slot:#x} has 0 pages: the least is 1")
-    if gfn + npages > _GFN_LIMIT:
-        raise RangeError(f"slot {slot:#x} ends at gfn {gfn + npages}: gfns are below {_GFN_LIMIT}")
-    return slot, gfn, npages
-
-
-def _clash(one: tuple[int, int, int], two: tuple[int, int, int]) -> str:
-    if one[0] == two[0]:
-        return f"slot {one[0]} is given twice"
-    shown = [f"slot {slot} [{gfn}, {gfn + npages})" for slot, gfn, npages in (two, one)]
-    return f"{shown[0]} and {shown[1]} overlap in address space {one[0] >> 16}"
+    pages: int
+    only: int | None
 
 
 @contextmanager
@@ -130,19 +46,43 @@ class DirtyLog:
 
     Pages are kept as they come: bitmaps stay dense bitmaps, one a slot; ring entries, pages and
     short ranges a list, which moves into the bitmaps when it has grown to half their size; ranges
-    of more than 4,096 pages go into a set. Safe in any thread. On any error nothing was added, but
-    that a MemoryError may leave some of the pages in.
+    of more than 4,096 pages go into a set. So a log takes up to about three bits a page of the
+    guest however much is reported (5 MiB for the smallest), beside pages that no slot holds. Safe
+    in any thread. On any error nothing was added, but that a MemoryError may leave some of the
+    pages in.
+
+    Each way to add takes the name of a `source`, for `sources()`. With `provenance` the log also
+    keeps which source reported which page, `Harvest.sources()`: it is then one log a source (those
+    without a name are one), each of that size, and a pass takes them all and unites them.
     """
 
-    __slots__ = ("_changing", "_counting", "_log", "_memory", "_passes", "_sources")
+    __slots__ = (
+        "__weakref__",
+        "_changing",
+        "_counting",
+        "_logs",
+        "_memory",
+        "_only",
+        "_pages",
+        "_passes",
+        "_provenance",
+    )
 
-    def __init__(self, memory: GuestMemory) -> None:
+    def __init__(self, memory: GuestMemory, *, provenance: bool = False) -> None:
         if not isinstance(memory, GuestMemory):
             raise TypeError(f"memory must be GuestMemory, not {type(memory).__name__}")
         self._memory = memory
-        self._log = Log(memory._memory)
-        self._sources: dict[str, int] = {}
+        self._provenance = bool(provenance)
+        # Replaced, never changed: a source's log is in all later ones.
+        self._logs: Mapping[str | None, Log] = {None: Log(memory._memory)}
+        self._pages: dict[str, int] = {}
+        self._only: dict[str, int] = {}
         self._passes = 0
+        self._after_fork()
+        _fork.watch(self)
+
+    def _after_fork(self) -> None:
+        """A thread that held a lock at the fork is not there to release it."""
         self._counting = threading.Lock()
         self._changing = threading.Lock()
 
@@ -150,6 +90,11 @@ class DirtyLog:
     def memory(self) -> GuestMemory:
         """The guest's slots."""
         return self._memory
+
+    @property
+    def provenance(self) -> bool:
+        """Whether the log keeps which source reported which page."""
+        return self._provenance
 
     def set_memory(self, memory: GuestMemory) -> None:
         """The guest has other slots from now on.
@@ -167,13 +112,13 @@ class DirtyLog:
             raise TypeError(f"memory must be GuestMemory, not {type(memory).__name__}")
         with self._changing:
             self._pass()
-            self._log.set_memory(memory._memory)
+            _core.give_memory(list(self._logs.values()), memory._memory)
             self._memory = memory
 
     @property
     def nbytes(self) -> int:
         """Heap bytes held."""
-        return self._log.nbytes
+        return sum(log.nbytes for log in self._logs.values())
 
     def add_bitmap(
         self, slot: int, buffer: Any, first_page: int = 0, source: str | None = None
@@ -181,37 +126,37 @@ class DirtyLog:
         """Adds the set bits of a bitmap as KVM_GET_DIRTY_LOG gives it.
 
         Little-endian; bit 0 is page `first_page` of the slot; it must reach the slot's end, and
-        bits past that are ignored. `source` names who reports, for `sources()`. One pass, and a
-        copy.
+        bits past that are ignored. One pass, and a copy; one more with a `source`, to count.
         Source: Documentation/virt/kvm/api.rst, 4.8.
         """
-        place = self._memory._slot(slot)
-        npages = place[2]
-        first = _bounded(first_page, npages, "first_page")
+        place = self._memory.slot(slot)
+        first = bounded(first_page, place[2], "first_page")
+        npages = place[2] - first
         bits = _buffers.as_bits(buffer)
-        if bits.size * 8 < npages - first:
+        if bits.size * 8 < npages:
             raise FormatError(
-                f"a bitmap of {bits.size} bytes for {npages - first} pages of slot {slot:#x}:"
-                f" {(npages - first + 7) // 8} are needed",
+                f"a bitmap of {bits.size} bytes for {npages} pages of slot {slot:#x}:"
+                f" {(npages + 7) // 8} are needed",
                 offset=bits.size,
             )
-        if source is not None:
-            pages = len(PageSet.from_bitmap(bits, npages=npages - first))
+        log = self._log_of(source)
         with _known(slot):
-            self._log.add_bitmap(place, bits, first, npages - first)
+            log.add_bitmap(place, bits, first, npages)
         if source is not None:
-            with self._counting:
-                self._sources[source] = self._sources.get(source, 0) + pages
+            self._count(source, _core.count_bits(bits, npages))
 
-    def bitmap_buffer(self, slot: int) -> Loan:
+    def bitmap_buffer(self, slot: int, source: str | None = None) -> Loan:
         """Lends a bitmap of the log's own, all zero, for a source to fill in place.
 
         A writable buffer of ceil(npages / 64) * 8 bytes. What it holds when the log is taken from
         is dirty; fill it before, and let go of it: one that is still held then is copied.
+        `sources()` does not count it.
         """
-        return self._lend(self._memory._slot(slot))
+        return self._lend(self._memory.slot(slot), source)
 
-    def fill_bitmap(self, slot: int, fill: Callable[[Loan], object]) -> None:
+    def fill_bitmap(
+        self, slot: int, fill: Callable[[Loan], object], source: str | None = None
+    ) -> None:
         """Has `fill` write a bitmap lent as by `bitmap_buffer`, and loses none of it.
 
         If the log was taken from while `fill` ran, or got other slots, what it wrote is added for
@@ -219,19 +164,18 @@ class DirtyLog:
         too.
         """
         passes = self._passes
-        place = self._memory._slot(slot)
-        loan = self._lend(place)
+        place = self._memory.slot(slot)
+        loan = self._lend(place, source)
         try:
             fill(loan)
         finally:
+            bits = _buffers.as_bits(loan)
             if self._passes != passes:
-                self._log.add_bitmap_at(place[1], _buffers.as_bits(loan), place[2])
+                self._log_of(source).add_bitmap_at(place[1], bits, place[2])
+            if source is not None:
+                self._count(source, _core.count_bits(bits, place[2]))
 
-    def _lend(self, place: tuple[int, int, int]) -> Loan:
-        with _known(place[0]):
-            return self._log.lend(place)
-
-    def add_ring(self, entries: Any) -> None:
+    def add_ring(self, entries: Any, source: str | None = None) -> None:
         """Adds dirty-ring entries (struct kvm_dirty_gfn, 16 bytes: flags, slot, offset).
 
         RangeError, and nothing is added, if an entry is not marked dirty, names an unknown slot, or
@@ -239,49 +183,117 @@ class DirtyLog:
         Documentation/virt/kvm/api.rst, 8.29.
         """
         table = _buffers.as_ring(entries)
-        bad = self._log.add_ring(table)
+        bad = self._log_of(source).add_ring(table)
         if bad is not None:
             flags, slot, offset = table[bad].tolist()
             if not flags & 1:
                 raise RangeError(f"ring entry {bad} has flags {flags}: bit 0, dirty, is not set")
-            npages = self._memory._slot(slot)[2]
+            npages = self._memory.slot(slot)[2]
             raise RangeError(
                 f"ring entry {bad} has offset {offset}: slot {slot:#x} has {npages} pages"
             )
+        if source is not None:
+            self._count(source, len(table))
 
-    def add_ranges(self, ranges: Any) -> None:
+    def add_ranges(self, ranges: Any, source: str | None = None) -> None:
         """Adds ranges of gfns, in any order; they need not be memory."""
-        self._log.add_ranges(_buffers.as_ranges(ranges))
+        table = _buffers.as_ranges(ranges)
+        self._log_of(source).add_ranges(table)
+        if source is not None:
+            self._count(source, int((table[:, 1] - table[:, 0]).sum()))
 
-    def add_pages(self, gfns: Any) -> None:
+    def add_pages(self, gfns: Any, source: str | None = None) -> None:
         """Adds gfns, in any order; they need not be memory."""
-        self._log.add_pages(_buffers.as_pages(gfns))
+        table = _buffers.as_pages(gfns)
+        self._log_of(source).add_pages(table)
+        if source is not None:
+            self._count(source, len(table))
 
-    def sources(self) -> dict[str, int]:
-        """Pages reported by each source that gave its name, since the log was made."""
-        return dict(self._sources)
+    def sources(self) -> dict[str, SourceReport]:
+        """What each source that gave its name did, since the log was made."""
+        with self._counting:
+            return {
+                name: SourceReport(pages, self._only.get(name, 0) if self._provenance else None)
+                for name, pages in self._pages.items()
+            }
 
     def take(self) -> Harvest:
         """Everything added so far; the log is then empty.
 
         O(1), but for bitmaps still lent and for what came as ring entries, pages and ranges: these
-        are sorted, in O(n).
+        are sorted, in O(n). With provenance O(pages / 64) a source, and on a MemoryError nothing
+        was taken.
         """
         self._pass()
-        taken = self._log.take()
+        parts: dict[str | None, Taken] = {}
+        try:
+            for name, log in self._logs.items():
+                parts[name] = log.take()
+            return self._harvest(parts)
+        except BaseException:
+            for part in parts.values():
+                part.end(True)  # not when the traceback is forgotten, but now
+            raise
+
+    def _harvest(self, parts: Mapping[str | None, Taken]) -> Harvest:
+        owed = tuple(parts.values())
+        taken = self._united(owed)
         memory = self._memory
         if not taken.is_of(memory._memory):
             memory = GuestMemory._over(taken.memory())
-        return Harvest(memory, taken)
+        reported = _reported(parts, taken, memory) if self._provenance else None
+        return Harvest(self, memory, taken, owed, reported)
 
     def _taken(self) -> Taken:
         self._pass()
-        return self._log.peek()
+        return self._united([log.peek() for log in self._logs.values()])
+
+    def _united(self, parts: Sequence[Taken]) -> Taken:
+        """All parts as one, of the memory that the last was taken of, which is the newest."""
+        return _core.united(parts) if self._provenance else parts[0]
+
+    def _log_of(self, source: str | None) -> Log:
+        if source is not None and not isinstance(source, str):
+            raise TypeError(f"source must be str, not {type(source).__name__}")
+        if not self._provenance:
+            return self._logs[None]
+        log = self._logs.get(source)
+        if log is None:
+            with self._changing:
+                log = self._logs.get(source)
+                if log is None:
+                    log = Log(self._memory._memory)
+                    self._logs = {**self._logs, source: log}
+        return log
+
+    def _lend(self, place: tuple[int, int, int], source: str | None) -> Loan:
+        with _known(place[0]):
+            return self._log_of(source).lend(place)
 
     def _pass(self) -> None:
         """Counts what ends loans before it is done, for `fill_bitmap` to see."""
         with self._counting:
             self._passes += 1
+
+    def _count(self, source: str, pages: int) -> None:
+        with self._counting:
+            self._pages[source] = self._pages.get(source, 0) + pages
+
+    def _count_only(self, only: Mapping[str, int]) -> None:
+        with self._counting:
+            for name, pages in only.items():
+                self._only[name] = self._only.get(name, 0) + pages
+
+
+def _reported(
+    parts: Mapping[str | None, Taken], taken: Taken, memory: GuestMemory
+) -> dict[str | None, PageSet]:
+    """Which pages of what was taken each source reported; without those that reported none."""
+    sets = {
+        name: part.pages() if part.is_of(memory._memory) else part.pages() & taken.pages()
+        for name, part in parts.items()
+    }
+    return {name: pages for name, pages in sets.items() if pages}
 
 
 class Harvest:
@@ -292,11 +304,21 @@ class Harvest:
     then, safe in any thread. `len` is the number of pages, counted by a pass over them.
     """
 
-    __slots__ = ("_memory", "_pages")
+    __slots__ = ("_log", "_memory", "_owed", "_pages", "_reported")
 
-    def __init__(self, memory: GuestMemory, taken: Taken) -> None:
+    def __init__(
+        self,
+        log: DirtyLog,
+        memory: GuestMemory,
+        pages: Taken,
+        owed: tuple[Taken, ...],
+        reported: dict[str | None, PageSet] | None = None,
+    ) -> None:
+        self._log = log
         self._memory = memory
-        self._pages: Taken | None = taken
+        self._pages: Taken | None = pages
+        self._owed = owed
+        self._reported = reported
 
     @property
     def memory(self) -> GuestMemory:
@@ -305,6 +327,24 @@ class Harvest:
 
     def __len__(self) -> int:
         return self._taken().count()
+
+    def sources(self) -> dict[str | None, PageSet]:
+        """Which pages each source reported, by name; None for reports without one.
+
+        Pages that were aborted still have their reporters. SharedPagesError if the log was made
+        without provenance.
+        """
+        if self._reported is None:
+            raise SharedPagesError("the log keeps no reporters: it was made without provenance")
+        return dict(self._reported)
+
+    def only(self, name: str | None) -> PageSet:
+        """The pages that no other source reported. SharedPagesError as above. O(sources)."""
+        reported = self.sources()
+        own = reported.pop(name, PageSet())
+        for pages in reported.values():
+            own -= pages
+        return own
 
     def commit(self) -> None:
         """Drops the pages. ClosedError if the harvest was already ended."""
@@ -336,8 +376,24 @@ class Harvest:
         return self._pages
 
     def _end(self, give_back: bool) -> None:
-        self._taken().end(give_back)
+        self._taken()
+        only = {} if give_back or self._reported is None else _only(self._reported)
+        first, *others = self._owed
+        first.end(give_back)  # of threads that end it at once, one gets past this
+        for part in others:
+            part.end(give_back)
         self._pages = None
+        if only:
+            self._log._count_only(only)
 
     def __repr__(self) -> str:
         return "<Harvest, ended>" if self._pages is None else f"<Harvest of {len(self)} pages>"
+
+
+def _only(reported: Mapping[str | None, PageSet]) -> dict[str, int]:
+    """How many pages each name reported alone."""
+    once, twice = PageSet(), PageSet()
+    for pages in reported.values():
+        twice |= once & pages
+        once |= pages
+    return {name: len(pages - twice) for name, pages in reported.items() if name is not None}

@@ -200,3 +200,21 @@ void sp_harvest_commit_unite(sp_harvest *open)
     for (size_t i = 0; i < sp_memory_count(open->memory); i++)
         unite(open, i);
 }
+
+sp_status sp_harvest_unite(const sp_allocator *allocator, sp_harvest *const *harvests, size_t n,
+                           sp_harvest **out)
+{
+    sp_memory *memory = harvests[n - 1]->memory;
+    sp_harvest *sum = sp_harvest_new(allocator, memory), *room = sp_harvest_new(allocator, memory);
+    sp_status status = sum && room ? SP_OK : SP_NOMEM;
+    for (size_t i = 0; !status && i < n; i++)
+        status = sp_harvest_fold(sum, harvests[i]);
+    if (!status)
+        status = sp_harvest_sort(sum, room);
+    sp_harvest_release(room);
+    if (status)
+        sp_harvest_release(sum);
+    else
+        *out = sum;
+    return status;
+}

@@ -51,6 +51,9 @@ SP_MUST_CHECK sp_status sp_log_add_bitmap(sp_log *log, const sp_memslot *slot, c
 SP_MUST_CHECK sp_status sp_log_add_bitmap_at(sp_log *log, uint64_t gfn, const void *bitmap,
                                              uint64_t npages);
 
+/* The set bits among the first npages of such a bitmap.  O(npages / 64). */
+uint64_t sp_bitmap_count(const void *bitmap, uint64_t npages);
+
 /* Lends the words of a bitmap of a slot, all zero, for a source to fill in place.  What is in them
  * when the log is taken from is dirty; what is written later is not seen.  Valid until sp_loan_end,
  * which saves the take a copy if it comes before; ceil(npages / 64) words.  SP_UNKNOWN as above. */
@@ -76,6 +79,12 @@ SP_MUST_CHECK sp_status sp_log_peek(sp_log *log, sp_harvest **out);
 /* Puts a harvest's pages back into the log they came from, taking over the reference.  O(1), cannot
  * fail. */
 void sp_log_give_back(sp_log *log, sp_harvest *harvest);
+
+/* What n harvests hold together, as one that no log is owed; n > 0.  It is of the last one's memory,
+ * and pages of the others go by gfn as in sp_log_set_memory: the newest of them comes last.
+ * O(bitmaps), and the sort of the lists. */
+SP_MUST_CHECK sp_status sp_harvest_unite(const sp_allocator *allocator, sp_harvest *const *harvests,
+                                         size_t n, sp_harvest **out);
 
 uint64_t sp_log_bytes(const sp_log *log);
 /* In the child of a fork: if another thread held the log, every later call returns SP_FORKED. */

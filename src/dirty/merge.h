@@ -46,6 +46,9 @@ SP_MUST_CHECK sp_status sp_merge_all(sp_merge *merge, size_t threads, sp_mem *me
 /* The pages of a harvest, each counted once; O(its bitmaps). */
 SP_MUST_CHECK sp_status sp_merge_count(const sp_allocator *allocator, sp_harvest *harvest,
                                        uint64_t *pages);
+/* The pages of a harvest as a set.  O(its bitmaps and ranges). */
+SP_MUST_CHECK sp_status sp_merge_pages(const sp_allocator *allocator, sp_harvest *harvest,
+                                       sp_pageset **out);
 void sp_list_free(sp_mem *mem, sp_list *list);
 
 #endif

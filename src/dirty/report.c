@@ -3,7 +3,21 @@
  */
 #include "dirty/report.h"
 
+#include "base/bits.h"
 #include "dirty/loose.h"
+#include "kernels/kernels.h"
+
+uint64_t sp_bitmap_count(const void *bitmap, uint64_t npages)
+{
+    const sp_kernels *k = sp_kernels_active();
+    uint64_t chunk[512], bits = 0;
+    for (uint64_t at = 0, n; at < npages; at += n) {
+        n = sp_min(npages - at, sizeof chunk * 8);
+        sp_bits_copy(bitmap, at, n, chunk);
+        bits += k->popcount(chunk, (size_t)((n + 63) / 64));
+    }
+    return bits;
+}
 
 /* Puts down one page, or joins it to the run before, which ends at *stop. */
 static inline size_t put_page(uint64_t *runs, size_t used, uint64_t *stop, uint64_t gfn)
