@@ -177,6 +177,32 @@ def test_what_fill_wrote_before_it_failed_is_dirty() -> None:
     assert take(log) == [[1000, 1001], [1002, 1003]]
 
 
+def test_slots_come_and_go_under_a_source(slot: Slot) -> None:
+    """The kernel has one slot: a source that asks it for another is told so."""
+    nothing = GuestMemory([])
+    source = KvmDirtyLog(3, nothing)
+    log = DirtyLog(nothing)
+    source.collect(log)
+    source.set_memory(MEMORY)
+    log.set_memory(MEMORY)
+    log.take().commit()
+    slot.dirty = [7]
+    source.collect(log)
+    assert take(log) == [[1007, 1008]]
+    assert log.sources()["kvm-log"].pages == 1
+    for wrong in ([(0x10003, 1000, NPAGES)], [(0x10002, 1000, NPAGES - 1)]):
+        with pytest.raises(RangeError, match="in KVM"):
+            source.set_memory(GuestMemory([*MEMORY, *wrong][-1:]))
+    source.collect(log)
+    assert take(log) == [[1007, 1008]]
+    source.set_memory(nothing)
+    with pytest.raises(RangeError, match="the log is of"):
+        source.collect(log)
+    log.set_memory(nothing)
+    source.collect(log)
+    assert take(log) == []
+
+
 def test_an_error_of_the_kernel_names_the_slot(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
     source = KvmDirtyLog(3, MEMORY)
 
@@ -260,9 +286,9 @@ def test_a_vcpu_named_twice_is_refused(rings: Rings) -> None:
 
 def test_entries_are_reset_before_they_are_in_the_log(rings: Rings) -> None:
     class Spy(DirtyLog):
-        def add_ring(self, entries: Any) -> None:
+        def add_ring(self, entries: Any, source: str | None = None) -> None:
             assert rings.entries["flags"].tolist() == [0] * 8
-            super().add_ring(entries)
+            super().add_ring(entries, source)
 
     log = Spy(MEMORY)
     source = ring_source()
@@ -301,7 +327,7 @@ def test_a_reset_that_fails_leaves_the_entries_for_the_next_collection(rings: Ri
 
 def test_entries_that_the_log_had_no_memory_for_come_again(rings: Rings) -> None:
     class Full(DirtyLog):
-        def add_ring(self, entries: Any) -> None:
+        def add_ring(self, entries: Any, source: str | None = None) -> None:
             raise MemoryError
 
     source = ring_source()
@@ -312,6 +338,54 @@ def test_entries_that_the_log_had_no_memory_for_come_again(rings: Rings) -> None
     rings.push(2, 8)
     assert source.collect(log) == 3
     assert take(log) == [[1005, 1007], [1008, 1009]]
+
+
+def give(log: DirtyLog, source: KvmDirtyRing, slots: list[tuple[int, int, int]]) -> None:
+    """Other slots for both; what is new is not looked at."""
+    for each in (log, source):
+        each.set_memory(GuestMemory(slots))
+    log.take().commit()
+
+
+@pytest.mark.parametrize(
+    ("slots", "found"),
+    [
+        ([], []),
+        ([(5, 0, 5000)], [[1005, 1006], [1020, 1021]]),
+        ([(0x10002, 1000, 10)], [[1005, 1006]]),
+        ([(0x10002, 9000, 10), (0, 1000, 10)], [[1005, 1006], [9005, 9006]]),
+        ([(0x10002, 0, 2000)], [[5, 6], [20, 21], [1005, 1006], [1020, 1021]]),
+    ],
+    ids=["gone", "renumbered", "shorter", "reused and shorter", "moved"],
+)
+def test_entries_of_slots_that_are_gone_go_by_gfn_once(
+    rings: Rings, slots: list[tuple[int, int, int]], found: list[list[int]]
+) -> None:
+    log = DirtyLog(MEMORY)
+    source = ring_source()
+    rings.push(0, 5, 20)
+    give(log, source, slots)
+    assert source.collect(log) == 2
+    assert take(log) == found
+    if not any(slot == 0x10002 for slot, _, _ in slots):
+        rings.push(2, 5)
+        with pytest.raises(RangeError, match="slot 65538"):
+            source.collect(log)
+
+
+def test_entries_held_over_other_slots_are_not_lost(rings: Rings) -> None:
+    """The first collection fails between the rings and the log, the next is of other slots."""
+    log = DirtyLog(MEMORY)
+    source = ring_source()
+    rings.push(0, 5)
+    rings.answers = [error(errno.EIO)]
+    with pytest.raises(SharedPagesError, match="cannot be reset"):
+        source.collect(log)
+    for slots in ([(1, 1000, 50)], [(2, 1000, 50)]):
+        give(log, source, slots)
+    assert source.collect(log) == 1
+    assert take(log) == [[1005, 1006]]
+    assert log.sources()["kvm-ring"].pages == 1
 
 
 @pytest.mark.parametrize("pushed", [8, 3])

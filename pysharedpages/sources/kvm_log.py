@@ -37,8 +37,9 @@ class KvmDirtyLog:
     dirty, false turns it off and leaves arming to KVM_GET_DIRTY_LOG, and None takes what the VM
     offers. KVM has one setting a VM: the newest source decides.
 
-    The slots stay as they are while the source is used: KVM writes a bitmap as long as it thinks
-    the slot, and its size is looked at here alone.
+    KVM writes a bitmap as long as it thinks the slot, and its size is looked at here and by
+    `set_memory` alone: between these the slots stay as they are. `name` is the source's in
+    `DirtyLog.sources()`.
 
     A collection is a barrier: every write that a vCPU did before it is found, running or not.
     `complete` is False: the log starts empty, and what this process writes itself (firmware, pages
@@ -54,21 +55,47 @@ class KvmDirtyLog:
 
     complete: Final = False
 
-    def __init__(self, vm_fd: int, memory: GuestMemory, *, manual: bool | None = None) -> None:
+    def __init__(
+        self,
+        vm_fd: int,
+        memory: GuestMemory,
+        *,
+        manual: bool | None = None,
+        name: str | None = "kvm-log",
+    ) -> None:
         self._vm = vm_fd
-        self._memory = memory
-        self._slots = list(memory)
+        self._name = name
+        self._slots: list[tuple[int, int, int]] = []
         self._ioctl_ns = 0
         try:
             offered = kvm_calls.extension(vm_fd, numbers.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
-            for slot, _, npages in self._slots:
-                self._check_slot(slot, npages, bool(offered))
+            self._can_clear = bool(offered)
+            self._adopt(memory)
             self._manual = bool(offered & 1) if manual is None else manual
             if offered or self._manual:
                 flags = numbers.KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE if self._manual else 0
                 kvm_calls.enable(vm_fd, numbers.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, flags)
         except OSError as error:
             raise kvm_calls.refused("this VM has no dirty log to collect", error) from error
+
+    def set_memory(self, memory: GuestMemory) -> None:
+        """The VM has other slots: those that were not there are checked as in the constructor.
+
+        Slots that are gone are asked no more. KVM drops a slot's bitmap with the slot: collect
+        before, if its pages stay memory in another slot. Not while a collection runs. Raises as the
+        constructor does; then nothing changed.
+        """
+        try:
+            self._adopt(memory)
+        except OSError as error:
+            raise kvm_calls.refused("the VM's slots cannot be checked", error) from error
+
+    def _adopt(self, memory: GuestMemory) -> None:
+        slots = list(memory)
+        for place in slots:
+            if place not in self._slots:
+                self._check_slot(place[0], place[2])
+        self._slots, self._memory = slots, memory
 
     @property
     def manual(self) -> bool:
@@ -91,7 +118,7 @@ class KvmDirtyLog:
         self._ioctl_ns = 0
         for slot, _, npages in self._slots:
             try:
-                log.fill_bitmap(slot, partial(self._fill, slot, npages))
+                log.fill_bitmap(slot, partial(self._fill, slot, npages), source=self._name)
             except OSError as error:
                 raise kvm_calls.refused(f"slot {slot:#x}", error) from error
 
@@ -115,13 +142,13 @@ class KvmDirtyLog:
         finally:
             self._ioctl_ns += time.perf_counter_ns() - start
 
-    def _check_slot(self, slot: int, npages: int, can_clear: bool) -> None:
+    def _check_slot(self, slot: int, npages: int) -> None:
         """Raise unless KVM logs a slot of just this size: it writes as much as *it* thinks right.
 
         Clearing no page of a range succeeds where the range lies in the slot and, unless a multiple
         of 64 pages, ends with it. A kernel without that call takes the word of `memory`.
         """
-        if not can_clear:
+        if not self._can_clear:
             return
         nothing = np.zeros(1, np.uint64)
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pysharedpages._buffers import RING_DTYPE
 from pysharedpages._core import Ring
@@ -49,7 +50,8 @@ class KvmDirtyRing:
     entries for what is written until then. Where it needs more, as when it emulates a guest for
     long, the ring overruns: this is found, and every collection fails from then on.
 
-    Thread-safe. `complete` is False, as for `KvmDirtyLog`. KVM has no way to tell who else reads
+    Thread-safe. `name` is the source's in `DirtyLog.sources()`. `complete` is False, as for
+    `KvmDirtyLog`. KVM has no way to tell who else reads
     the rings: one source a VM, and the next when that is closed. They belong to the process that
     made the VM; in a forked child of it a source has none.
 
@@ -68,6 +70,7 @@ class KvmDirtyRing:
         memory: GuestMemory,
         *,
         kick: Callable[[], object],
+        name: str | None = "kvm-ring",
     ) -> None:
         if not vcpu_fds:
             raise RangeError("0 vCPUs: a ring belongs to one")
@@ -77,6 +80,9 @@ class KvmDirtyRing:
         self._pid = os.getpid()
         self._memory = memory
         self._kick = kick
+        self._name = name
+        # Slots whose entries may still come, though the memory has them no more.
+        self._gone: set[tuple[int, int, int]] = set()
         self._lock = threading.Lock()
         self._held = np.zeros(_MOST_ENTRIES, RING_DTYPE)
         self._ioctl_ns = 0
@@ -89,6 +95,19 @@ class KvmDirtyRing:
         except OSError as error:
             self.close()
             raise kvm_calls.refused("this VM has no dirty rings", error) from error
+
+    def set_memory(self, memory: GuestMemory) -> None:
+        """The VM has other slots: call it when KVM has them.
+
+        Entries that were made before are in the rings still, and name slots by number. The next
+        collection takes those of a slot that is gone, or is another now, by gfn: what is memory is
+        reported, and the rest dropped. Of a number that was given to another slot an entry may mean
+        either, and both are reported. After it an entry of an unknown slot is an error again.
+        """
+        with self._lock:
+            now = set(memory)
+            self._gone = (self._gone | set(self._memory)) - now
+            self._memory = memory
 
     @property
     def entries(self) -> int:
@@ -129,6 +148,7 @@ class KvmDirtyRing:
                 if taken >= len(ring):
                     self._overrun = True
             added += self._deliver(log)
+            self._gone.clear()
             if self._overrun:
                 raise SharedPagesError(
                     f"a dirty ring of {self.entries} entries overran: pages that were written are "
@@ -168,9 +188,25 @@ class KvmDirtyRing:
         if not used:
             return 0
         self._reset()
-        log.add_ring(self._held[:used])
+        entries = self._held[:used]
+        if self._gone:
+            pages, entries = self._translated(entries)
+            log.add_pages(pages, source=self._name)
+        log.add_ring(entries, source=self._name)
         self._held[:used] = 0
         return used
+
+    def _translated(self, entries: NDArray[np.void]) -> tuple[NDArray[np.uint64], NDArray[np.void]]:
+        """Pages that entries of slots that are gone mean, and the entries that others may mean."""
+        sizes = {slot: npages for slot, _, npages in self._memory}
+        stale = np.zeros(len(entries), np.bool_)
+        pages = [np.empty(0, np.uint64)]
+        for slot, gfn, npages in self._gone:
+            named = (entries["slot"] == slot) & (entries["offset"] < npages)
+            pages.append(entries["offset"][named] + np.uint64(gfn))
+            stale |= named & (entries["offset"] >= sizes.get(slot, 0))
+        found = np.concatenate(pages)
+        return found[self._memory.pages().contains(found)], entries[~stale]
 
     def _reset(self) -> None:
         """Arm the pages of all harvested entries again.
