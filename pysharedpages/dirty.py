@@ -60,11 +60,11 @@ class DirtyLog:
         "__weakref__",
         "_changing",
         "_counting",
+        "_last_pass",
         "_logs",
         "_memory",
         "_only",
         "_pages",
-        "_passes",
         "_provenance",
     )
 
@@ -77,7 +77,7 @@ class DirtyLog:
         self._logs: Mapping[str | None, Log] = {None: Log(memory._memory)}
         self._pages: dict[str, int] = {}
         self._only: dict[str, int] = {}
-        self._passes = 0
+        self._pass()
         self._after_fork()
         _fork.watch(self)
 
@@ -163,14 +163,14 @@ class DirtyLog:
         the next take, as far as it is memory. What it wrote before it raised an exception is added
         too.
         """
-        passes = self._passes
+        last = self._last_pass
         place = self._memory.slot(slot)
         loan = self._lend(place, source)
         try:
             fill(loan)
         finally:
             bits = _buffers.as_bits(loan)
-            if self._passes != passes:
+            if self._last_pass is not last:
                 self._log_of(source).add_bitmap_at(place[1], bits, place[2])
             if source is not None:
                 self._count(source, _core.count_bits(bits, place[2]))
@@ -271,9 +271,8 @@ class DirtyLog:
             return self._log_of(source).lend(place)
 
     def _pass(self) -> None:
-        """Counts what ends loans before it is done, for `fill_bitmap` to see."""
-        with self._counting:
-            self._passes += 1
+        """Marks what ends loans, before it is done, for `fill_bitmap` to see."""
+        self._last_pass = object()
 
     def _count(self, source: str, pages: int) -> None:
         with self._counting:
