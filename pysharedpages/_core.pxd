@@ -177,8 +177,8 @@ cdef extern from "sharedpages.h" nogil:
     sp_status sp_log_set_memory(sp_log *const *logs, size_t n, sp_memory *)
     sp_status sp_log_add_bitmap(sp_log *, const sp_memslot *, const void *bitmap, uint64_t first,
                                 uint64_t npages)
-    sp_status sp_log_add_bitmap_at(sp_log *, uint64_t gfn, const void *bitmap, uint64_t npages)
     sp_status sp_log_lend(sp_log *, const sp_memslot *, sp_bits **loan)
+    sp_status sp_log_settle(sp_log *, const sp_memslot *, sp_bits *loan)
     uint64_t *sp_loan_words(sp_bits *)
     void sp_loan_end(sp_bits *)
     sp_status sp_log_add_ranges(sp_log *, const sp_range *, size_t n, size_t *bad)

@@ -1226,16 +1226,6 @@ cdef class Log:
             raise KeyError(slot)
         check(status, None)
 
-    def add_bitmap_at(self, uint64_t gfn, bits, uint64_t npages):
-        """By gfn, whatever the slots are now; what is no memory is ignored."""
-        cdef Lease data = Lease(bits)
-        cdef sp_status status
-        if (npages + 7) // 8 > <uint64_t>data.view.len or gfn >= LIMIT or npages > LIMIT - gfn:
-            raise IndexError(npages)
-        with nogil:
-            status = sp_log_add_bitmap_at(self.log, gfn, data.view.buf, npages)
-        check(status, None)
-
     def lend(self, slot):
         cdef sp_memslot place = memslot(slot)
         cdef Loan loan = Loan.__new__(Loan)
@@ -1247,6 +1237,16 @@ cdef class Log:
         check(status, None)
         loan.nbytes = (place.npages + 63) // 64 * 8
         return loan
+
+    def settle(self, slot, Loan loan not None):
+        """Adds what was written to a loan of that slot, unless the log will still read it."""
+        cdef sp_memslot place = memslot(slot)
+        cdef sp_status status
+        if loan.bits == NULL or (place.npages + 63) // 64 * 8 != <uint64_t>loan.nbytes:
+            raise BufferError(slot)
+        with nogil:
+            status = sp_log_settle(self.log, &place, loan.bits)
+        check(status, None)
 
     def add_ranges(self, table):
         cdef Lease data = Lease(table)

@@ -46,10 +46,10 @@ class DirtyLog:
 
     Pages are kept as they come: bitmaps stay dense bitmaps, one a slot; ring entries, pages and
     short ranges a list, which moves into the bitmaps when it has grown to half their size; ranges
-    of more than 4,096 pages go into a set. So a log takes up to about three bits a page of the
-    guest however much is reported (5 MiB for the smallest), beside pages that no slot holds. Safe
-    in any thread. On any error nothing was added, but that a MemoryError may leave some of the
-    pages in.
+    of more than 4,096 pages go into a set. So a log takes four bits a page of the guest at most
+    (10 MiB for the smallest) however much is reported, and as much again for what was aborted;
+    beside loans and pages that no slot holds. Safe in any thread. On any error nothing was added,
+    but that a MemoryError may leave some of the pages in.
 
     Each way to add takes the name of a `source`, for `sources()`. With `provenance` the log also
     keeps which source reported which page, `Harvest.sources()`: it is then one log a source (those
@@ -60,7 +60,6 @@ class DirtyLog:
         "__weakref__",
         "_changing",
         "_counting",
-        "_last_pass",
         "_logs",
         "_memory",
         "_only",
@@ -77,7 +76,6 @@ class DirtyLog:
         self._logs: Mapping[str | None, Log] = {None: Log(memory._memory)}
         self._pages: dict[str, int] = {}
         self._only: dict[str, int] = {}
-        self._pass()
         self._after_fork()
         _fork.watch(self)
 
@@ -111,7 +109,6 @@ class DirtyLog:
         if not isinstance(memory, GuestMemory):
             raise TypeError(f"memory must be GuestMemory, not {type(memory).__name__}")
         with self._changing:
-            self._pass()
             _core.give_memory(list(self._logs.values()), memory._memory)
             self._memory = memory
 
@@ -163,17 +160,14 @@ class DirtyLog:
         the next take, as far as it is memory. What it wrote before it raised an exception is added
         too.
         """
-        last = self._last_pass
         place = self._memory.slot(slot)
         loan = self._lend(place, source)
         try:
             fill(loan)
         finally:
-            bits = _buffers.as_bits(loan)
-            if self._last_pass is not last:
-                self._log_of(source).add_bitmap_at(place[1], bits, place[2])
+            self._log_of(source).settle(place, loan)
             if source is not None:
-                self._count(source, _core.count_bits(bits, place[2]))
+                self._count(source, _core.count_bits(_buffers.as_bits(loan), place[2]))
 
     def add_ring(self, entries: Any, source: str | None = None) -> None:
         """Adds dirty-ring entries (struct kvm_dirty_gfn, 16 bytes: flags, slot, offset).
@@ -224,7 +218,6 @@ class DirtyLog:
         are sorted, in O(n). With provenance O(pages / 64) a source, and on a MemoryError nothing
         was taken.
         """
-        self._pass()
         parts: dict[str | None, Taken] = {}
         try:
             for name, log in self._logs.items():
@@ -245,7 +238,6 @@ class DirtyLog:
         return Harvest(self, memory, taken, owed, reported)
 
     def _taken(self) -> Taken:
-        self._pass()
         return self._united([log.peek() for log in self._logs.values()])
 
     def _united(self, parts: Sequence[Taken]) -> Taken:
@@ -269,10 +261,6 @@ class DirtyLog:
     def _lend(self, place: tuple[int, int, int], source: str | None) -> Loan:
         with _known(place[0]):
             return self._log_of(source).lend(place)
-
-    def _pass(self) -> None:
-        """Marks what ends loans, before it is done, for `fill_bitmap` to see."""
-        self._last_pass = object()
 
     def _count(self, source: str, pages: int) -> None:
         with self._counting:

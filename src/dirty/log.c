@@ -125,16 +125,6 @@ sp_status sp_log_add_bitmap(sp_log *log, const sp_memslot *slot, const void *bit
     return status;
 }
 
-sp_status sp_log_add_bitmap_at(sp_log *log, uint64_t gfn, const void *bitmap, uint64_t npages)
-{
-    sp_status status = sp_lock_wait(&log->lock);
-    if (status)
-        return status;
-    status = sp_harvest_fold_bits(log->open, gfn, bitmap, npages);
-    unlock(log);
-    return status;
-}
-
 sp_status sp_log_lend(sp_log *log, const sp_memslot *slot, sp_bits **loan)
 {
     size_t index;
@@ -144,6 +134,19 @@ sp_status sp_log_lend(sp_log *log, const sp_memslot *slot, sp_bits **loan)
     status = sp_harvest_push_bits(log->open, index, loan);
     if (!status)
         sp_add(&(*loan)->refs, 1, relaxed); /* relaxed: handed over under the lock */
+    unlock(log);
+    return status;
+}
+
+sp_status sp_log_settle(sp_log *log, const sp_memslot *slot, sp_bits *loan)
+{
+    sp_status status = sp_lock_wait(&log->lock);
+    if (status)
+        return status;
+    /* Who unites bitmaps, or drops a slot's, lets go of those lent.  One that is still held will be
+     * read later, and after this unlock. */
+    if (!sp_bits_is_lent(loan))
+        status = sp_harvest_fold_bits(log->open, slot->gfn, loan->words, slot->npages);
     unlock(log);
     return status;
 }
@@ -170,8 +173,10 @@ static sp_status leave(sp_log *log, sp_status status, size_t used)
     sp_harvest *open = log->open;
     if (!status)
         open->loose.n += used;
-    else if (!open->loose.n)
+    if (status && !open->loose.n)
         sp_loose_clear(&open->loose, &open->mem); /* what is refused takes no memory */
+    else
+        sp_harvest_trim(open);
     unlock(log);
     return status;
 }

@@ -9,8 +9,8 @@
  * holds, go into a sparse set.
  *
  * All functions may be called from any thread.  A harvest is immutable.  On an error nothing was
- * added, except that a SP_NOMEM while adding ranges, pages, ring entries or a bitmap by gfn may
- * leave some of them in: more dirty pages, never fewer.
+ * added, except that a SP_NOMEM while adding ranges, pages, ring entries or a loan may leave
+ * some of them in: more dirty pages, never fewer.
  */
 #ifndef SP_DIRTY_LOG_H
 #define SP_DIRTY_LOG_H
@@ -46,11 +46,6 @@ SP_MUST_CHECK sp_status sp_log_set_memory(sp_log *const *logs, size_t n, sp_memo
  * longer.  O(npages / 64). */
 SP_MUST_CHECK sp_status sp_log_add_bitmap(sp_log *log, const sp_memslot *slot, const void *bitmap,
                                           uint64_t first_page, uint64_t npages);
-/* The same by gfn, whatever the slots are now: bit 0 is page `gfn`, and pages that no slot holds
- * are ignored. */
-SP_MUST_CHECK sp_status sp_log_add_bitmap_at(sp_log *log, uint64_t gfn, const void *bitmap,
-                                             uint64_t npages);
-
 /* The set bits among the first npages of such a bitmap.  O(npages / 64). */
 uint64_t sp_bitmap_count(const void *bitmap, uint64_t npages);
 
@@ -59,6 +54,10 @@ uint64_t sp_bitmap_count(const void *bitmap, uint64_t npages);
  * which saves the take a copy if it comes before; ceil(npages / 64) words.  SP_UNKNOWN as above. */
 typedef struct sp_bits sp_bits;
 SP_MUST_CHECK sp_status sp_log_lend(sp_log *log, const sp_memslot *slot, sp_bits **loan);
+/* Has the log see what was written to a loan of that slot, whenever it was: adds it, by gfn and as
+ * far as it is memory, where the log was taken from, or lost the slot, since it was lent.  The loan
+ * goes on.  SP_NOMEM: some may be in. */
+SP_MUST_CHECK sp_status sp_log_settle(sp_log *log, const sp_memslot *slot, sp_bits *loan);
 uint64_t *sp_loan_words(sp_bits *loan);
 void sp_loan_end(sp_bits *loan);
 

@@ -45,6 +45,20 @@ void sp_loose_clear(sp_loose *loose, sp_mem *mem)
     *loose = (sp_loose){0};
 }
 
+void sp_loose_trim(sp_loose *loose, sp_mem *mem)
+{
+    if (!loose->n) {
+        sp_loose_clear(loose, mem);
+        return;
+    }
+    uint64_t *runs = sp_mem_resize(mem, loose->runs, loose->room * sizeof *runs,
+                                   loose->n * sizeof *runs);
+    if (!runs)
+        return;
+    loose->runs = runs;
+    loose->room = loose->n;
+}
+
 sp_status sp_loose_add_to(const sp_loose *loose, sp_edit *edit, sp_set *set)
 {
     size_t n = loose->n, bytes = (2 * n + 1) * sizeof(sp_range);

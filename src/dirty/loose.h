@@ -42,6 +42,8 @@ void sp_loose_sort(sp_loose *loose, uint64_t *room);
 /* Adds the pages of a list, in any order, to a set.  SP_NOMEM leaves a part of them in. */
 SP_MUST_CHECK sp_status sp_loose_add_to(const sp_loose *loose, sp_edit *edit, sp_set *set);
 void sp_loose_clear(sp_loose *loose, sp_mem *mem);
+/* Gives back the room that no run takes, if memory is there to do it. */
+void sp_loose_trim(sp_loose *loose, sp_mem *mem);
 
 /* A walk over an ordered list that yields toggles (kernels.h) in batches. */
 typedef struct sp_loose_cursor {

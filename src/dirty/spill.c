@@ -74,3 +74,16 @@ sp_status sp_harvest_reserve(sp_harvest *open, size_t more)
     sp_status status = open->loose.n > most ? shorten(open, most) : SP_OK;
     return status ? status : sp_loose_reserve(&open->loose, &open->mem, more);
 }
+
+/* Room that a list keeps, in lists that are just not too long: what doubling may make of one, and a
+ * report as long as that. */
+#define ROOM_LISTS 4
+
+void sp_harvest_trim(sp_harvest *open)
+{
+    uint64_t most = most_runs(open);
+    if (open->loose.room <= ROOM_LISTS * most)
+        return;
+    if (open->loose.n <= most || shorten(open, most) == SP_OK)
+        sp_loose_trim(&open->loose, &open->mem);
+}

@@ -109,15 +109,18 @@ static void add_bit(play *p, size_t l, rng *r)
     model_assign(&p->in_log[l], slot->gfn + page, slot->gfn + page + 1, true);
 }
 
-/* By gfn: what is no memory is ignored. */
-static void add_bits_at(play *p, size_t l, rng *r)
+/* What nobody would look at any more is added, by gfn: what is no memory is ignored. */
+static void settle(play *p, rng *r)
 {
-    uint64_t words[3] = {rng_next(r), rng_next(r), rng_next(r)}, n = rng_between(r, 1, 192);
-    uint64_t gfn = rng_between(r, window.start, window.stop - 192);
-    CHECK_EQ(sp_log_add_bitmap_at(p->log[l], gfn, words, n), SP_OK);
-    for (uint64_t i = 0; i < n; i++)
-        if (words[i / 64] >> (i % 64) & 1 && model_contains(&p->ram[p->now], gfn + i))
-            model_assign(&p->in_log[l], gfn + i, gfn + i + 1, true);
+    loan *it = &p->loans[rng_below(r, LOANS)];
+    if (!it->bits)
+        return;
+    CHECK_EQ(sp_log_settle(p->log[it->log], &it->slot, it->bits), SP_OK);
+    for (uint64_t i = 0; i < it->slot.npages && !it->is_seen; i++) {
+        uint64_t gfn = it->slot.gfn + i;
+        if (sp_loan_words(it->bits)[i / 64] >> (i % 64) & 1 && model_contains(&p->ram[p->now], gfn))
+            model_assign(&p->in_log[it->log], gfn, gfn + 1, true);
+    }
 }
 
 static void borrow(play *p, size_t l, rng *r)
@@ -164,7 +167,7 @@ static void add(play *p, rng *r)
         model_assign(&p->in_log[l], range.start, range.stop, true);
         break;
     case 2: add_bit(p, l, r); break;
-    case 3: add_bits_at(p, l, r); break;
+    case 3: settle(p, r); break;
     case 4: borrow(p, l, r); break;
     default: write_loans(p, r);
     }
