@@ -7,8 +7,7 @@ committed, whatever is raised on the way from one to the other.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -32,13 +31,10 @@ class SourceReport(NamedTuple):
     only: int | None
 
 
-@contextmanager
-def _known(slot: int) -> Iterator[None]:
-    """Raises RangeError where the core finds that the slot was taken away meanwhile."""
-    try:
-        yield
-    except KeyError as error:
-        raise RangeError(f"slot {slot:#x} is no longer as it was: {error.args[0]}") from None
+def _vanished(error: KeyError) -> RangeError:
+    """The core found that the slot was taken away meanwhile."""
+    slot, gfn, npages = error.args[0]
+    return RangeError(f"slot {slot:#x} is no longer one of {npages} pages at gfn {gfn}")
 
 
 class DirtyLog:
@@ -137,8 +133,10 @@ class DirtyLog:
                 offset=bits.size,
             )
         log = self._log_of(source)
-        with _known(slot):
+        try:
             log.add_bitmap(place, bits, first, npages)
+        except KeyError as error:
+            raise _vanished(error) from None
         if source is not None:
             self._count(source, _core.count_bits(bits, npages))
 
@@ -259,8 +257,10 @@ class DirtyLog:
         return log
 
     def _lend(self, place: tuple[int, int, int], source: str | None) -> Loan:
-        with _known(place[0]):
+        try:
             return self._log_of(source).lend(place)
+        except KeyError as error:
+            raise _vanished(error) from None
 
     def _count(self, source: str, pages: int) -> None:
         with self._counting:
