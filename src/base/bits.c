@@ -34,9 +34,11 @@ void sp_bits_or(const void *bitmap, uint64_t from, uint64_t npages, uint64_t *wo
         uint64_t n = sp_min(npages - at, sizeof chunk * 8);
         uint64_t *into = words + (to + at) / 64, nwords = (n + 63) / 64;
         sp_bits_copy(bitmap, from + at, n, chunk);
-        for (uint64_t w = 0; w < nwords; w++) {
+        for (uint64_t w = 0; !shift && w < nwords; w++)
+            into[w] |= chunk[w];
+        for (uint64_t w = 0; shift && w < nwords; w++) {
             into[w] |= chunk[w] << shift;
-            if (shift && chunk[w] >> (64 - shift))
+            if (chunk[w] >> (64 - shift))
                 into[w + 1] |= chunk[w] >> (64 - shift);
         }
         at += n;

@@ -81,6 +81,8 @@ sp_status sp_harvest_reserve(sp_harvest *open, size_t more)
 
 void sp_harvest_trim(sp_harvest *open)
 {
+    if (open->loose.room <= ROOM_LISTS * LEAST_RUNS) /* the usual case, and asked at every report */
+        return;
     uint64_t most = most_runs(open);
     if (open->loose.room <= ROOM_LISTS * most)
         return;
