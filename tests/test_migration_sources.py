@@ -31,12 +31,15 @@ MEMORY = GuestMemory(
 )
 
 Pages = NDArray[np.uint64]
+Ranges = NDArray[np.uint64]
 
 
 def united(sets: Iterable[PageSet]) -> PageSet:
     """The union of page sets."""
-    tables = [pages.ranges() for pages in sets]
-    return PageSet.from_ranges(np.concatenate([np.empty((0, 2), np.uint64), *tables]))
+    made = PageSet()
+    for pages in sets:
+        made |= pages
+    return made
 
 
 class Reporter:
@@ -48,7 +51,7 @@ class Reporter:
         self.name = f"source {number}"
         self.log = log
         self.lock = threading.Lock()
-        self.begun: list[PageSet] = []
+        self.begun: list[Ranges | None] = []
         self.done = 0
         self.is_running = True
         self.rng = np.random.default_rng([SEED, number])
@@ -59,7 +62,7 @@ class Reporter:
         """Report something, from any thread."""
         with self.lock:
             pages, send = self.prepare()
-            self.begun.append(pages)
+            self.begun.append(pages.ranges())
             send()
             self.done += 1
 
@@ -70,8 +73,13 @@ class Reporter:
             self.report()
 
     def between(self, first: int, stop: int) -> PageSet:
-        """The pages of some reports."""
-        return united(self.begun[first:stop])
+        """The pages of some reports that were not forgotten."""
+        tables = [table for table in self.begun[first:stop] if table is not None]
+        return PageSet.from_ranges(np.concatenate([np.empty((0, 2), np.uint64), *tables]))
+
+    def forget(self, first: int, stop: int) -> None:
+        """Let go of some reports' pages: a thousand rounds have many."""
+        self.begun[first:stop] = [None] * (stop - first)
 
     def some(self, npages: int, count: int) -> Pages:
         """Random pages, some of them near one another."""
@@ -128,6 +136,7 @@ class Ledger:
         self.last = PageSet()
         self.carried = PageSet()
         self.arrived = PageSet()
+        self.reported = PageSet()
 
     def check(self, done: int, begun: int, got: PageSet) -> None:
         """A harvest, and how many reports were done before and begun after it was taken."""
@@ -135,6 +144,8 @@ class Ledger:
         either = between(self.done, min(self.begun, done)) - self.last
         assert self.carried | either | between(self.begun, done) <= got
         assert got <= self.carried | between(self.done, begun)
+        self.reported |= between(self.done, done)
+        self.reporter.forget(self.done, done)
         self.done, self.begun, self.last = done, begun, got
 
     def settle(self, arrived: bool) -> None:
@@ -223,7 +234,8 @@ def test_harvests_are_the_union_of_what_was_reported(rng: np.random.Generator) -
     assert 0 < failed < ROUNDS
     for ledger in migration.ledgers:
         reporter = ledger.reporter
-        assert ledger.arrived == reporter.between(0, reporter.done)
+        assert ledger.arrived == ledger.reported
+        assert ledger.done == ledger.begun == reporter.done
         report = log.sources()[reporter.name]
         assert report.pages >= len(ledger.arrived) > 0
         assert report.only is not None
