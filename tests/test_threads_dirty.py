@@ -201,5 +201,7 @@ def test_every_page_arrives_once_or_is_left(provenance: bool, slots: str) -> Non
         assert torture.by_name == counts
         for name in counts:
             if name is not None:
-                again = reports[name].only - REPORTS * PAGES
+                only = reports[name].only
+                assert only is not None
+                again = only - REPORTS * PAGES
                 assert 0 <= again <= TAKERS * len(torture.filled)
