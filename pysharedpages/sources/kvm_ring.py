@@ -103,7 +103,9 @@ class KvmDirtyRing:
         collection takes those of a slot that is gone, or is another now, by gfn: what is memory is
         reported, and the rest dropped. Of a number that was given to another slot an entry may mean
         either, and both are reported. After it an entry of an unknown slot is an error again.
+        ClosedError in a forked child.
         """
+        self._check_owner()
         with self._lock:
             now = set(memory)
             self._gone = (self._gone | set(self._memory)) - now
@@ -127,11 +129,7 @@ class KvmDirtyRing:
         `close`, and in a forked child; SharedPagesError when KVM refuses, or when a ring overran.
         Whatever is raised, what was taken out of the rings comes in the next collection.
         """
-        if os.getpid() != self._pid:
-            # The mapping is shared: entries harvested here would be missing there.
-            raise ClosedError(
-                f"the rings belong to process {self._pid}, not to its forked child {os.getpid()}"
-            )
+        self._check_owner()
         if log.memory is not self._memory and list(log.memory) != list(self._memory):
             raise RangeError(f"the log is of {log.memory!r}, the source of {self._memory!r}")
         with self._lock:
@@ -178,6 +176,13 @@ class KvmDirtyRing:
 
     def __repr__(self) -> str:
         return f"<KvmDirtyRing of {len(self._rings)} vCPUs, {self.entries} entries each>"
+
+    def _check_owner(self) -> None:
+        if os.getpid() != self._pid:
+            # The mapping is shared: entries harvested here would be missing there.
+            raise ClosedError(
+                f"the rings belong to process {self._pid}, not to its forked child {os.getpid()}"
+            )
 
     def _used(self) -> int:
         """How many entries are held: those with flags, as an exception may come at any time."""

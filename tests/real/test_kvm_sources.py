@@ -225,6 +225,8 @@ def test_a_forked_child_takes_nothing_out_of_the_rings() -> None:
             try:
                 with pytest.raises(ClosedError, match="forked child"):
                     ring.collect(log)
+                with pytest.raises(ClosedError, match="forked child"):
+                    ring.set_memory(SLOTS)
                 with pytest.raises(SharedPagesError, match="slot 0x5"):
                     plain.collect(log)
                 ring.close()
