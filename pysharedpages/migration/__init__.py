@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pysharedpages.migration.errors import MigrationForbiddenError, StillDirtyError
-from pysharedpages.migration.migration import DirtySource, Migration, Tracker
+from pysharedpages.migration.interfaces import DirtySource, Tracker
+from pysharedpages.migration.migration import Migration
 from pysharedpages.migration.round import Round, RoundRecord
 
 __all__ = [

@@ -4,52 +4,55 @@ A conversion C is recorded before the guest's first write W under the new type (
 harvests (D) before it lists (L), so every page that it found dirty has C < W < D < L: the list is
 right for it (R2). A conversion alone counts as dirty (R4), reckoned from the list of the last round
 that arrived: what is converted while its pages travel is newer than that list, and comes again.
+
+Whatever interrupts a step, no page is lost: a harvest that is not committed goes back to its log,
+and nothing is taken for arrived before `Outcome.COMMITTED` is stored. What this means for the next
+round is worked out when that begins (`_fold`), where running out of memory costs nothing.
 """
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Protocol
+from contextlib import suppress
+from copy import copy
+from itertools import count
+from types import TracebackType
+from typing import Final, Self
 
 from pysharedpages._core import PageSet, Snapshot, Transfer
 from pysharedpages.dirty import DirtyLog, GuestMemory, Harvest
+from pysharedpages.errors import ClosedError, RangeError
 from pysharedpages.migration.errors import MigrationForbiddenError, StillDirtyError
-from pysharedpages.migration.round import Round, RoundRecord
+from pysharedpages.migration.interfaces import DirtySource, Tracker, sources_of
+from pysharedpages.migration.round import Instants, Outcome, Round, RoundRecord
+from pysharedpages.migration.standing import Standing, pages_of
 
-__all__ = ["DirtySource", "Migration", "Tracker"]
+__all__ = ["Migration"]
 
 _FINAL_ROUNDS: Final = 16
 
 
-class DirtySource(Protocol):
-    """What is asked of a source of dirty pages."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether the first collection reports every page that ever held data."""
-
-    def collect(self, log: DirtyLog, /) -> object:
-        """Add what is dirty since the last call, and re-arm."""
-
-
-class Tracker(Protocol):
-    """What is asked of the tracker: a `SharedPages`, or something that stands before one."""
-
-    @property
-    def migration_allowed(self) -> bool | None:
-        """See `SharedPages.migration_allowed`."""
-
-    def snapshot(self) -> Snapshot:
-        """See `SharedPages.snapshot`."""
-
-
 class Migration:
-    """One guest's migration, round by round.
+    """One guest's migration to one destination, round by round.
 
-    The first round sends all of the log's memory unless every source is `complete`; each round
-    after sends what was written or converted since the one before. One thread runs a migration;
-    conversions and `DirtyLog.add_*` come from any.
+    The first round sends all of the log's memory unless there are sources and every one of them is
+    `complete`; each round after sends what was written or converted since the one before. Pages
+    that are converted and are not the log's memory (MMIO) are not sent; those that somebody reports
+    as dirty are, and nothing else is known of them.
+
+    `pages` is asked for snapshots, `sources` are collected from in order, and the log is taken from
+    by nobody else meanwhile. `threads` (1 to 256) is how many share a merge; `clock` dates the
+    rounds in `history`.
+
+    One thread runs a migration; conversions and `DirtyLog.add_*` come from any, at any time. As a
+    context manager it closes itself. Beside collecting, taking and merging a round costs O(slots),
+    and O(its ranges) where the last was aborted, or until all memory is sent where sources are
+    complete.
+
+    Raises TypeError for what is no tracker, log, source or clock; RangeError for `threads` out of
+    bounds; ClosedError for a closed tracker; SnapshotLimitError. Nothing has changed then.
     """
 
     def __init__(
@@ -61,24 +64,35 @@ class Migration:
         threads: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if not callable(getattr(pages, "snapshot", None)) or not hasattr(
+            pages, "migration_allowed"
+        ):
+            raise TypeError(f"pages must be SharedPages, not {type(pages).__name__}")
+        if not isinstance(log, DirtyLog):
+            raise TypeError(f"log must be DirtyLog, not {type(log).__name__}")
+        if not callable(clock):
+            raise TypeError(f"clock must be callable, not {type(clock).__name__}")
         self._pages = pages
         self._log = log
-        self._sources = tuple(sources)
-        self._threads = threads
+        self._sources = sources_of(sources)
+        self._threads = operator.index(threads)
         self._clock = clock
-        self._history: list[RoundRecord] = []
+        self._is_vouched = bool(self._sources) and all(each.complete for each in self._sources)
+        self._history: tuple[RoundRecord, ...] = ()
         self._number = 0
+        self._is_finished = False
+        self._is_closed = False
+        # The newest round, until its outcome is in `_standing`.
         self._round: Round | None = None
-        self._harvest: Harvest | None = None
-        self._harvested = 0.0
-        self._previous = pages.snapshot()
-        # Rerouting: which pages may lie on the destination, and how those of rounds that were
-        # aborted since `previous` may have been sent.
-        self._sent = PageSet()
-        self._tried_shared = PageSet()
-        self._tried_private = PageSet()
-        if not all(source.complete for source in self._sources):
-            log.add_ranges(log.memory.pages().ranges())
+        first = pages.snapshot()
+        try:
+            first.merge(PageSet(), threads=threads)  # which knows how many threads there may be
+            self._standing = Standing(first, log.memory, not self._is_vouched)
+            if not self._is_vouched:
+                log.add_ranges(log.memory.pages().ranges())
+        except BaseException:
+            first.close()
+            raise
 
     @property
     def log(self) -> DirtyLog:
@@ -92,13 +106,23 @@ class Migration:
 
     @property
     def history(self) -> tuple[RoundRecord, ...]:
-        """The rounds that arrived."""
-        return tuple(self._history)
+        """The rounds that arrived, oldest first. O(1)."""
+        return self._history
 
     @property
     def snapshot(self) -> Snapshot:
-        """The list of the last round that arrived; before the first, of when this was made."""
-        return self._previous
+        """The list of the last round that arrived; before the first, of when this was made.
+
+        After `final` it is what goes to the destination: `set_list(m.snapshot.ranges())`. A
+        snapshot of the caller's own, to keep or to close. ClosedError after `close`. O(1).
+        """
+        self._check_open()
+        return copy(self._previous)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a final pass came out empty, and no other round or memory has come since."""
+        return self._is_finished
 
     def rounds(
         self, most: int | None = None, *, until: Callable[[Round], bool] | None = None
@@ -106,108 +130,236 @@ class Migration:
         """Rounds with the guest running: at most `most`, and none after `until(round)` is true.
 
         Reaching the end of the loop's body commits a round; an exception aborts it, as does
-        `break` unless `round.commit()` was called before.
+        `break` unless `round.commit()` was called before. A body that failed may also call
+        `round.abort()` and go on: the next round has its pages again. `until` is asked about rounds
+        that have arrived, `most` counts all.
+
+        A round that begins aborts one that is still open, of whatever loop; that loop then ends
+        with ClosedError.
+
+        Raises TypeError, RangeError for a negative `most`, ClosedError after `close`; and, when a
+        round begins, whatever a source, the tracker or the merge raises: its pages are in the log.
         """
-        done = 0
-        while most is None or done < most:
+        self._check_open()
+        if most is not None:
+            most = _at_least(0, most, "most")
+        if until is not None and not callable(until):
+            raise TypeError(f"until must be callable, not {type(until).__name__}")
+        return self._rounds(most, until)
+
+    def _rounds(self, most: int | None, until: Callable[[Round], bool] | None) -> Iterator[Round]:
+        for _ in count() if most is None else range(most):
             round_ = self._begin(is_final=False)
             with round_:
                 yield round_
-            done += 1
-            if until is not None and until(round_):
+            self._check_newest(round_)
+            if until is not None and round_.is_committed and until(round_):
                 return
 
     def final(self, most: int = _FINAL_ROUNDS, *, force: bool = False) -> Iterator[Round]:
         """Rounds with the guest stopped, until one finds nothing: the guest may go on elsewhere.
 
-        The first is yielded even if it is empty. Raises StillDirtyError, with the pages `left`,
-        if after `most` rounds there is more; MigrationForbiddenError while the guest forbids its
-        migration, unless `force`.
-        """
-        if self._pages.migration_allowed is False and not force:
-            raise MigrationForbiddenError("the guest forbids its migration: migration_allowed")
-        return self._final(most)
+        The caller has stopped all vCPUs and quiesced devices. The first round is yielded even if it
+        is empty; the one that finds nothing is not, but it is in `history`. Rounds end as in
+        `rounds`. After an error the migration can go on, by `rounds` or by another `final`.
 
-    def _final(self, most: int) -> Iterator[Round]:
-        for number in range(most + 1):
+        Raises StillDirtyError, with the pages `left`, if after `most` rounds there is more;
+        MigrationForbiddenError, now and at each pass, while the guest forbids its migration, unless
+        `force`; RangeError for `most` below 1; and as `rounds`.
+        """
+        self._check_open()
+        most = _at_least(1, most, "most")
+        self._check_allowed(force)
+        return self._final(most, force)
+
+    def _final(self, most: int, force: bool) -> Iterator[Round]:
+        for done in range(most + 1):
             round_ = self._begin(is_final=True)
-            if number and not round_.pages:
-                round_.commit()
+            if self._concludes(round_, done, most, force):
                 return
-            if number == most:
-                left = PageSet.from_ranges(round_.shared) | PageSet.from_ranges(round_.private)
-                round_.abort()
-                raise StillDirtyError(f"{len(left)} pages are dirty after {most} rounds", left=left)
             with round_:
                 yield round_
+            self._check_newest(round_)
+
+    def _concludes(self, round_: Round, done: int, most: int, force: bool) -> bool:
+        """Whether this final pass is the last. What it found is in the log again if this raises."""
+        try:
+            self._check_allowed(force)
+            if done and not round_.pages:
+                round_.commit()
+                self._is_finished = True
+            elif done == most:
+                left = pages_of(round_.transfer)
+                raise StillDirtyError(f"{len(left)} pages are dirty after {most} rounds", left=left)
+        except BaseException:
+            if round_.is_open:
+                round_.abort()
+            raise
+        return self._is_finished
+
+    def close(self) -> None:
+        """Ends the migration: aborts a round that is open and releases the list.
+
+        Where sources are complete, what was sent goes back to the log: nobody reports it twice, and
+        the next migration of this guest, over the same log, has another destination. Closing twice
+        is nothing. After a MemoryError it can be called again. O(1), or O(ranges sent).
+        """
+        if self._is_closed:
+            return
+        self._abandon()
+        if self._is_vouched:
+            self._fold()
+            for ranges in self._standing.sent.iter_ranges():
+                self._log.add_ranges(ranges)
+        self._previous.close()
+        self._is_closed = True
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else "finished" if self._is_finished else "under way"
+        return f"<Migration, {state}: {len(self._history)} rounds arrived>"
 
     # -- one round
 
     def _begin(self, *, is_final: bool) -> Round:
-        if self._round is not None and self._round.is_open:
-            self._round.abort()
+        self._check_open()
+        self._abandon()
+        self._fold()
+        self._is_finished = False
+        began = self._clock()
         harvest = self._collect()
         try:
-            self._harvested = self._clock()
-            snapshot = self._pages.snapshot()
-            transfer = self._merge(snapshot, harvest)
-            rerouted = self._rerouted(snapshot, transfer)
+            return self._plan(harvest, began, is_final)
         except BaseException:
-            harvest.abort()
+            _give_back(harvest)
             raise
-        self._harvest = harvest
-        self._number += 1
-        self._round = Round(self._number, is_final, snapshot, transfer, rerouted, self._settle)
-        return self._round
 
     def _collect(self) -> Harvest:
         for source in self._sources:
             source.collect(self._log)
         return self._log.take()
 
+    def _plan(self, harvest: Harvest, began: float, is_final: bool) -> Round:
+        harvested = self._clock()
+        snapshot = self._pages.snapshot()
+        try:
+            listed = self._clock()
+            transfer = self._merge(snapshot, harvest)
+            round_ = Round(
+                self._number + 1,
+                is_final,
+                snapshot,
+                transfer,
+                self._rerouted(snapshot, transfer),
+                harvest=harvest,
+                instants=Instants(began, harvested, listed, self._clock()),
+                settle=self._settle,
+            )
+        except BaseException:
+            snapshot.close()
+            raise
+        self._number += 1
+        self._round = round_
+        return round_
+
     def _merge(self, snapshot: Snapshot, harvest: Harvest) -> Transfer:
         return snapshot.merge(harvest, since=self._previous, threads=self._threads)
 
     def _rerouted(self, snapshot: Snapshot, transfer: Transfer) -> PageSet:
-        """Pages of the transfer that may lie on the destination as they came on the other path.
-
-        A page whose status is not that of the last round that arrived was converted since, so it
-        is among the converted.
-        """
-        converted = transfer.converted
-        flipped = converted & self._sent & (snapshot ^ self._previous)
-        tried = (self._tried_private & snapshot) | (self._tried_shared - snapshot)
-        return flipped | (tried & converted)
+        return self._standing.rerouted(snapshot, transfer.converted)
 
     def _settle(self, round_: Round, arrived: bool) -> None:
-        harvest = self._harvest
-        assert harvest is not None
-        transfer = round_.transfer
-        shared = PageSet.from_ranges(transfer.shared)
-        private = PageSet.from_ranges(transfer.private)
-        if not arrived:
-            self._tried_shared |= shared
-            self._tried_private |= private
-            harvest.abort()
-            round_.snapshot.close()
+        """Ends a round. Interrupted before its outcome is stored it is open still."""
+        if arrived:
+            history = (*self._history, self._record(round_))
+            round_._outcome = Outcome.COMMITTED
+            self._history = history
+            round_._harvest.commit()
+            self._standing.list.close()
         else:
-            harvest.commit()
-            self._sent |= shared | private
-            self._tried_shared = self._tried_private = PageSet()
-            self._previous.close()
-            self._previous = round_.snapshot
-            self._history.append(self._record(round_))
-        self._harvest = None
+            round_._outcome = Outcome.ABORTED
+            _give_back(round_._harvest)
+            round_.snapshot.close()
+            round_._list.close()
 
     def _record(self, round_: Round) -> RoundRecord:
-        transfer = round_.transfer
+        instants, transfer = round_._instants, round_.transfer
         return RoundRecord(
             number=round_.number,
             is_final=round_.is_final,
-            harvested=self._harvested,
+            began=instants.began,
+            harvested=instants.harvested,
+            listed=instants.listed,
+            merged=instants.merged,
             committed=self._clock(),
             shared_pages=transfer.shared_pages,
             private_pages=transfer.private_pages,
             converted_pages=len(transfer.converted),
             rerouted_pages=len(round_.rerouted),
         )
+
+    # -- between rounds
+
+    @property
+    def _previous(self) -> Snapshot:
+        """The list of the last round that arrived, this migration's own."""
+        round_ = self._round
+        if round_ is not None and round_.is_committed:
+            return round_._list
+        return self._standing.list
+
+    def _abandon(self) -> None:
+        """Aborts a round that is open, and finishes ending one where that was interrupted."""
+        round_ = self._round
+        if round_ is not None:
+            if round_.is_open:
+                round_.abort()
+            _give_back(round_._harvest)
+
+    def _fold(self) -> None:
+        """Takes the outcome of the newest round, which has ended, into what is known."""
+        standing = self._standing.within(self._log.memory)
+        round_ = self._round
+        if round_ is not None and round_.is_committed:
+            standing = standing.arrived(round_._list, round_.transfer, round_._memory)
+        elif round_ is not None and round_._is_out:
+            standing = standing.tried(round_.transfer)
+        self._standing, self._round = standing, None
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClosedError("the migration is closed")
+
+    def _check_newest(self, round_: Round) -> None:
+        if round_.number != self._number:
+            raise ClosedError(
+                f"round {round_.number} was ended when round {round_.number + 1} began: go on there"
+            )
+
+    def _check_allowed(self, force: bool) -> None:
+        if self._pages.migration_allowed is False and not force:
+            raise MigrationForbiddenError("the guest forbids its migration: migration_allowed")
+
+
+def _give_back(harvest: Harvest) -> None:
+    """Puts the pages back into their log, unless the harvest has ended."""
+    with suppress(ClosedError):
+        harvest.abort()
+
+
+def _at_least(least: int, value: int, name: str) -> int:
+    number = operator.index(value)
+    if number < least:
+        raise RangeError(f"{name} is {number}: the least is {least}")
+    return number
