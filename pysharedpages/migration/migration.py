@@ -19,7 +19,7 @@ from contextlib import suppress
 from copy import copy
 from itertools import count
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from pysharedpages._core import PageSet, Snapshot, Transfer
 from pysharedpages.dirty import DirtyLog, GuestMemory, Harvest
@@ -196,6 +196,39 @@ class Migration:
                 round_.abort()
             raise
         return self._is_finished
+
+    def set_memory(self, memory: GuestMemory, sources: Iterable[DirtySource] | None = None) -> None:
+        """The guest's slots are those of `memory` from now on, as its log's and its sources'.
+
+        All pages of a slot (slot, gfn, npages) that was not there before are dirty. What is no
+        longer memory is dropped, wherever it is noted, also from a round that is open: that may end
+        either way. `sources`, if given, replace those there were, of which the ones that leave are
+        collected from once more; if not, those that have a `set_memory` are told.
+
+        Raises TypeError, ClosedError, MemoryError, and what a source raises: the migration is then
+        as it was, sources that were told before excepted, and the call can be made again. O(slots),
+        and as `DirtyLog.set_memory`.
+        """
+        self._check_open()
+        if not isinstance(memory, GuestMemory):
+            raise TypeError(f"memory must be GuestMemory, not {type(memory).__name__}")
+        staying = self._sources if sources is None else sources_of(sources)
+        if self._round is None or not self._round.is_open:
+            self._fold()
+        standing = self._standing.within(memory)
+        if sources is None:
+            for source in staying:
+                tell: Any = getattr(source, "set_memory", None)
+                if tell is not None:
+                    tell(memory)
+        else:
+            for source in self._sources:
+                if all(source is not other for other in staying):
+                    source.collect(self._log)
+        self._is_finished = False
+        self._log.set_memory(memory)
+        self._standing = standing
+        self._sources = staying
 
     def close(self) -> None:
         """Ends the migration: aborts a round that is open and releases the list.

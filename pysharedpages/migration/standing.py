@@ -45,11 +45,13 @@ class Standing:
     def arrived(self, shared: Snapshot, transfer: Transfer, memory: GuestMemory) -> Standing:
         """After a round by the list `shared`, harvested when `memory` was the guest's.
 
-        O(ranges of the transfer), or O(slots) once all memory is sent.
+        O(slots) once all memory is sent and while the slots stay; else O(ranges of the transfer).
         """
         ram = self.memory.pages()
-        sent = memory.pages() if self.is_whole else self.sent | pages_of(transfer)
-        sent &= ram
+        if self.is_whole and memory is self.memory:
+            sent = ram
+        else:
+            sent = (self.sent | pages_of(transfer)) & ram
         return Standing(shared, self.memory, self.is_whole or ram <= sent, sent)
 
     def tried(self, transfer: Transfer) -> Standing:
