@@ -82,8 +82,10 @@ class Migration:
         self._number = 0
         self._is_finished = False
         self._is_closed = False
-        # The newest round, until its outcome is in `_standing`.
+        # The newest round, until its outcome is in `_standing`, and what was taken for it: noted
+        # before anything can go wrong, for a traceback would keep a local from its log.
         self._round: Round | None = None
+        self._harvest: Harvest | None = None
         first = pages.snapshot()
         try:
             first.merge(PageSet(), threads=threads)  # which knows how many threads there may be
@@ -271,11 +273,11 @@ class Migration:
         self._fold()
         self._is_finished = False
         began = self._clock()
-        harvest = self._collect()
+        self._harvest = self._collect()
         try:
-            return self._plan(harvest, began, is_final)
+            return self._plan(self._harvest, began, is_final)
         except BaseException:
-            _give_back(harvest)
+            self._give_back()
             raise
 
     def _collect(self) -> Harvest:
@@ -315,32 +317,16 @@ class Migration:
     def _settle(self, round_: Round, arrived: bool) -> None:
         """Ends a round. Interrupted before its outcome is stored it is open still."""
         if arrived:
-            history = (*self._history, self._record(round_))
+            history = (*self._history, round_._record(self._clock()))
             round_._outcome = Outcome.COMMITTED
             self._history = history
             round_._harvest.commit()
             self._standing.list.close()
         else:
             round_._outcome = Outcome.ABORTED
-            _give_back(round_._harvest)
+            self._give_back()
             round_.snapshot.close()
             round_._list.close()
-
-    def _record(self, round_: Round) -> RoundRecord:
-        instants, transfer = round_._instants, round_.transfer
-        return RoundRecord(
-            number=round_.number,
-            is_final=round_.is_final,
-            began=instants.began,
-            harvested=instants.harvested,
-            listed=instants.listed,
-            merged=instants.merged,
-            committed=self._clock(),
-            shared_pages=transfer.shared_pages,
-            private_pages=transfer.private_pages,
-            converted_pages=len(transfer.converted),
-            rerouted_pages=len(round_.rerouted),
-        )
 
     # -- between rounds
 
@@ -353,12 +339,16 @@ class Migration:
         return self._standing.list
 
     def _abandon(self) -> None:
-        """Aborts a round that is open, and finishes ending one where that was interrupted."""
-        round_ = self._round
-        if round_ is not None:
-            if round_.is_open:
-                round_.abort()
-            _give_back(round_._harvest)
+        """Aborts a round that is open; what an interrupted step has left out goes back."""
+        if self._round is not None and self._round.is_open:
+            self._round.abort()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Puts what was taken last back into the log, unless that harvest has ended."""
+        if self._harvest is not None:
+            with suppress(ClosedError):
+                self._harvest.abort()
 
     def _fold(self) -> None:
         """Takes the outcome of the newest round, which has ended, into what is known."""
@@ -383,12 +373,6 @@ class Migration:
     def _check_allowed(self, force: bool) -> None:
         if self._pages.migration_allowed is False and not force:
             raise MigrationForbiddenError("the guest forbids its migration: migration_allowed")
-
-
-def _give_back(harvest: Harvest) -> None:
-    """Puts the pages back into their log, unless the harvest has ended."""
-    with suppress(ClosedError):
-        harvest.abort()
 
 
 def _at_least(least: int, value: int, name: str) -> int:

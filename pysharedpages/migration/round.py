@@ -150,6 +150,22 @@ class Round:
         self._settle(self, arrived)
         self._settle = None
 
+    def _record(self, committed: float) -> RoundRecord:
+        instants, transfer = self._instants, self.transfer
+        return RoundRecord(
+            number=self.number,
+            is_final=self.is_final,
+            began=instants.began,
+            harvested=instants.harvested,
+            listed=instants.listed,
+            merged=instants.merged,
+            committed=committed,
+            shared_pages=transfer.shared_pages,
+            private_pages=transfer.private_pages,
+            converted_pages=len(transfer.converted),
+            rerouted_pages=len(self.rerouted),
+        )
+
     def __enter__(self) -> Round:
         if not self.is_open:
             raise ClosedError(f"round {self.number} was already {self._outcome.value}")
