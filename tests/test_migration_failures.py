@@ -2,9 +2,9 @@
 """A migration that fails or is interrupted at any of its steps, and goes on: no page is lost.
 
 The interrupt comes at every line of the package's own code that a migration runs through, in turn
-(every fifth, until SP_TEST_SCALE is 5), as a signal's handler may raise it. Its traceback is kept, as `except` keeps it, while the migration
-goes on. The destination refuses a page that comes on another path than before, unless the round
-said so.
+(every fifth, until SP_TEST_SCALE is 5), as a signal's handler may raise it. Its traceback is kept,
+as `except` keeps it, while the migration goes on. The destination refuses a page that comes on
+another path than before, unless the round said so.
 """
 
 from __future__ import annotations

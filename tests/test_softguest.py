@@ -219,8 +219,7 @@ def rounds_of(
     pages: SharedPages, writes: WriteLog, link: Link, between: Callable[[], None]
 ) -> Rounds:
     log = DirtyLog(GuestMemory([(0, 0, 1024)]))
-    order = "dirty-then-list"
-    return Rounds(pages, log, writes, link, order=order, between=between, observer=Unheard())
+    return Rounds(pages, log, writes, link, between=between, observer=Unheard())
 
 
 def share(pages: SharedPages) -> None:
@@ -232,11 +231,11 @@ def test_pages_converted_after_the_harvest_travel_by_the_new_list() -> None:
         link, writes = Recorder(), WriteLog()
         rounds = rounds_of(pages, writes, link, lambda: share(pages))
         writes.stored(3)
-        first = rounds.live()
+        [first] = rounds.live()
         assert link.sent == [("shared", 7), ("private", 3)]
         assert (first.dirty, first.converted) == (1, 1)
         assert (first.sent_shared, first.sent_private) == (1, 1)
-        second = rounds.live()
+        [second] = rounds.live()
         assert (second.dirty, second.converted, len(link.sent)) == (0, 0, 2)
 
 
@@ -252,7 +251,7 @@ def test_guest_stops_before_the_final_harvest() -> None:
             pages.share(9)
             happened.append("stop")
 
-        last = rounds.final(stop)
+        [last] = rounds.final(stop)
         assert happened == ["between", "stop"]
         assert (last.final, last.dirty, link.sent) == (
             True,

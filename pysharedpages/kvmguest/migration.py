@@ -16,8 +16,9 @@ from pysharedpages.kvmguest.program import RESERVE_VCPU, WORKERS, WRITE_PAGES, p
 from pysharedpages.softguest.cipher import PageCipher
 from pysharedpages.softguest.comparison import View, compare
 from pysharedpages.softguest.host import DestinationHost, Link, SourceHost
+from pysharedpages.softguest.orders import ROUNDS
 from pysharedpages.softguest.report import Report, Resumption, SilentObserver
-from pysharedpages.softguest.rounds import Observer, Round, Rounds
+from pysharedpages.softguest.rounds import Observer, Row
 from pysharedpages.softguest.scenario import LOGS, Scenario
 from pysharedpages.testing import AddressSpace, MicroVM, UnsupportedHostError
 
@@ -96,7 +97,7 @@ def _migrate(
     link: Link,
     observer: Observer,
     more: Callable[[int], bool],
-) -> list[Round]:
+) -> list[Row]:
     log = DirtyLog(machine.memory)
     # The log is in force before the guest's first instruction, and this VMM writes none of the
     # guest's memory: what KVM reports first is all there is.
@@ -109,24 +110,18 @@ def _migrate(
             reserve.wait_until_still(_PATIENCE_SECONDS)
             machine.raise_failure()
 
-    rounds = Rounds(
-        pages,
-        log,
-        source,
-        link,
-        order=scenario.order,
-        between=share_reserve,
-        observer=observer,
+    rounds = ROUNDS[scenario.order](
+        pages, log, source, link, between=share_reserve, observer=observer
     )
     _boot(scenario, machine, observer)
     for vcpu in machine.vcpus[:WORKERS]:
         vcpu.pass_breakpoint()
-    done: list[Round] = []
+    done: list[Row] = []
     while more(len(done)):
         _run_for(machine, _STEPS_A_ROUND)
-        done.append(rounds.live())
+        done += rounds.live()
     _run_for(machine, _STEPS_A_ROUND)
-    done.append(rounds.final(machine.stop))
+    done += rounds.final(machine.stop)
     return done
 
 

@@ -10,13 +10,15 @@ from typing import Final
 from pysharedpages._core import SharedPages
 from pysharedpages.dirty import DirtyLog, GuestMemory
 from pysharedpages.errors import SharedPagesError
+from pysharedpages.migration import DirtySource
 from pysharedpages.softguest.cipher import PageCipher
 from pysharedpages.softguest.comparison import View, compare
 from pysharedpages.softguest.guest import Guest
 from pysharedpages.softguest.host import DestinationHost, Link, SourceHost
 from pysharedpages.softguest.layout import Layout
+from pysharedpages.softguest.orders import ROUNDS
 from pysharedpages.softguest.report import RESERVED_PAGES, Report, SilentObserver
-from pysharedpages.softguest.rounds import DirtySource, Observer, Round, Rounds
+from pysharedpages.softguest.rounds import Observer, Row
 from pysharedpages.softguest.scenario import Scenario
 from pysharedpages.softguest.vcpu import Vcpus
 from pysharedpages.softguest.workload import WORKLOADS, Step
@@ -86,7 +88,7 @@ def _migrate(
     writes: DirtySource,
     link: Link,
     observer: Observer,
-) -> list[Round]:
+) -> list[Row]:
     ordinary = scenario.resident_pages - RESERVED_PAGES
     # The reserved pages are the caller's own: it acts as one more vCPU, at an exact instant.
     reserve = [Step(index, index + 1) for index in range(ordinary, scenario.resident_pages)]
@@ -103,23 +105,18 @@ def _migrate(
             while reserve:
                 guest.take(reserve.pop()._replace(types=(True,)))
 
-        rounds = Rounds(
-            pages,
-            DirtyLog(_slots(scenario.memory_pages)),
-            writes,
-            link,
-            order=scenario.order,
-            between=share_reserve,
-            observer=observer,
-        )
+        log = DirtyLog(_slots(scenario.memory_pages))
         if not writes.complete:
-            rounds.add_all(guest.layout.ranges())
+            log.add_ranges(guest.layout.ranges())
+        rounds = ROUNDS[scenario.order](
+            pages, log, writes, link, between=share_reserve, observer=observer
+        )
         done = []
         for _ in range(scenario.rounds):
             vcpus.run_for(_STEPS_A_ROUND)
-            done.append(rounds.live())
+            done += rounds.live()
         vcpus.run_for(_STEPS_A_ROUND)
-        done.append(rounds.final(vcpus.stop))
+        done += rounds.final(vcpus.stop)
         return done
     finally:
         vcpus.stop()

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from pysharedpages.softguest.comparison import Comparison
-from pysharedpages.softguest.rounds import Round
+from pysharedpages.softguest.rounds import Row
 from pysharedpages.softguest.scenario import Scenario
 
 __all__ = ["RESERVED_PAGES", "Report", "Resumption", "SilentObserver"]
@@ -34,7 +34,7 @@ class Report:
     scenario: Scenario
     source: str
     source_reason: str
-    rounds: list[Round]
+    rounds: list[Row]
     comparison: Comparison
     log: str | None = None
     resumption: Resumption | None = None

@@ -1,39 +1,21 @@
-"""The rounds of a migration, in the right order and in the wrong one.
+"""The rounds of a demonstrated migration: a `Migration`, and what each of its rounds took and sent.
 
-Right: harvest what is dirty, then take the list, then merge with what was converted since the
-last round's list. Wrong: take the list first, then harvest, and forget about conversions.
-`between` is called between those two halves, where a conversion hurts most, while the guest runs.
+`between` is called between harvest and list, where a conversion hurts most, while the guest runs.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Final, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pysharedpages._core import SharedPages, Snapshot, Transfer
-from pysharedpages.dirty import DirtyLog, Harvest
+from pysharedpages._core import SharedPages, Snapshot
+from pysharedpages.dirty import DirtyLog
+from pysharedpages.migration import DirtySource, Migration, Round, RoundRecord
 from pysharedpages.softguest.host import Link
-from pysharedpages.softguest.scenario import LIST_THEN_DIRTY
 
-__all__ = ["DirtySource", "Observer", "Round", "Rounds"]
-
-T = TypeVar("T")
-
-
-class DirtySource(Protocol):
-    """What is asked of a source of dirty pages."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether the first collection reports every page that ever held data."""
-
-    def collect(self, log: DirtyLog, /) -> object:
-        """Add what is dirty since the last call, and re-arm."""
+__all__ = ["Observer", "Rounds", "Row", "ioctl_us"]
 
 
 class Observer(Protocol):
@@ -47,7 +29,7 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True)
-class Round:
+class Row:
     """What one round found and sent, in pages, and the microseconds of its three steps.
 
     `ioctl_us` is the part of the harvest that the kernel's calls took; None where it is not known.
@@ -65,7 +47,10 @@ class Round:
 
 
 class Rounds:
-    """The source VMM's part of one migration; one thread runs it."""
+    """The source VMM's part of one migration; one thread runs it.
+
+    Where the source vouches for nothing, the log has all the pages that it left out.
+    """
 
     def __init__(
         self,
@@ -74,106 +59,91 @@ class Rounds:
         source: DirtySource,
         link: Link,
         *,
-        order: str,
         between: Callable[[], None],
         observer: Observer,
     ) -> None:
-        self._pages = pages
-        self._log = log
+        self._tracker = _Threshold(pages)
         self._source = source
+        self._migration = Migration(self._tracker, log, [_Vouched(source)], clock=time.perf_counter)
         self._link = link
-        self._round = self._list_then_dirty if order == LIST_THEN_DIRTY else self._dirty_then_list
         self._between = between
         self._observer = observer
-        self._number = 0
-        self._previous = pages.snapshot()
 
-    def add_all(self, ranges: NDArray[np.uint64]) -> None:
-        """Have the first round send all of `ranges`, for a source that cannot vouch for them."""
-        self._log.add_ranges(ranges)
-
-    def live(self) -> Round:
+    def live(self) -> list[Row]:
         """One round with the guest running."""
-        return self._round(None)
+        self._tracker.between = self._between
+        return list(self._rows(self._migration.rounds(1)))
 
-    def final(self, stop: Callable[[], None]) -> Round:
-        """The last round, for which `stop` stops the guest; then the list goes over too."""
-        last = self._round(stop)
-        self._link.send_list(self._previous.ranges())
-        return last
+    def final(self, stop: Callable[[], None]) -> list[Row]:
+        """The last rounds, for which `stop` stops the guest; then the list goes over too."""
+        stop()
+        self._tracker.between = None
+        rows = list(self._rows(self._migration.final()))
+        self._link.send_list(self._migration.snapshot.ranges())
+        return rows
 
-    def _dirty_then_list(self, stop: Callable[[], None] | None) -> Round:
-        if stop is not None:
-            stop()
-        harvest, harvest_us = _timed(self._harvest)
-        with harvest:
-            if stop is None:
-                self._between()
-            snapshot, snapshot_us = _timed(self._pages.snapshot)
-            since = self._previous
-            transfer, merge_us = _timed(lambda: snapshot.merge(harvest, since=since))
-            dirty = len(harvest)
-            self._send(transfer, stop is not None)
-        converted = len(transfer.converted)
-        self._succeed(snapshot)
-        return self._row(stop, dirty, converted, transfer, (harvest_us, snapshot_us, merge_us))
+    def _rows(self, rounds: Iterator[Round]) -> Iterator[Row]:
+        for round_ in rounds:
+            dirty = round_.dirty_pages
+            name = "final" if round_.is_final else f"round {round_.number}"
+            self._observer.phase(name, round_.pages)
+            self._link.send(round_.transfer, self._observer.advance)
+            round_.commit()
+            yield self._row(self._migration.history[-1], dirty)
 
-    def _list_then_dirty(self, stop: Callable[[], None] | None) -> Round:
-        snapshot, snapshot_us = _timed(self._pages.snapshot)
-        self._between()
-        if stop is not None:
-            stop()
-        harvest, harvest_us = _timed(self._harvest)
-        with harvest:
-            transfer, merge_us = _timed(lambda: snapshot.merge(harvest))
-            self._send(transfer, stop is not None)
-        converted = len(snapshot.converted_since(self._previous))
-        self._succeed(snapshot)
-        return self._row(
-            stop, _pages(transfer), converted, transfer, (harvest_us, snapshot_us, merge_us)
-        )
-
-    def _harvest(self) -> Harvest:
-        self._source.collect(self._log)
-        return self._log.take()
-
-    def _send(self, transfer: Transfer, final: bool) -> None:
-        self._number += 1
-        self._observer.phase("final" if final else f"round {self._number}", _pages(transfer))
-        self._link.send(transfer, self._observer.advance)
-
-    def _succeed(self, snapshot: Snapshot) -> None:
-        self._previous.close()
-        self._previous = snapshot
-
-    def _row(
-        self,
-        stop: Callable[[], None] | None,
-        dirty: int,
-        converted: int,
-        transfer: Transfer,
-        microseconds: tuple[float, float, float],
-    ) -> Round:
-        harvest_us, snapshot_us, merge_us = microseconds
-        ioctl_ns: int | None = getattr(self._source, "ioctl_ns", None)
-        return Round(
-            final=stop is not None,
+    def _row(self, record: RoundRecord, dirty: int) -> Row:
+        return Row(
+            final=record.is_final,
             dirty=dirty,
-            converted=converted,
-            sent_shared=transfer.shared_pages,
-            sent_private=transfer.private_pages,
-            harvest_us=harvest_us,
-            snapshot_us=snapshot_us,
-            merge_us=merge_us,
-            ioctl_us=None if ioctl_ns is None else ioctl_ns / 1000,
+            converted=record.converted_pages,
+            sent_shared=record.shared_pages,
+            sent_private=record.private_pages,
+            harvest_us=(record.harvested - record.began) * 1e6,
+            snapshot_us=self._tracker.snapshot_us,
+            merge_us=(record.merged - record.listed) * 1e6,
+            ioctl_us=ioctl_us(self._source),
         )
 
 
-def _timed(call: Callable[[], T]) -> tuple[T, float]:
-    start = time.perf_counter_ns()
-    result = call()
-    return result, (time.perf_counter_ns() - start) / 1000
+def ioctl_us(source: object) -> float | None:
+    """Microseconds that a source's last collection spent in the kernel's calls, if it knows."""
+    nanoseconds: int | None = getattr(source, "ioctl_ns", None)
+    return None if nanoseconds is None else nanoseconds / 1000
 
 
-def _pages(transfer: Transfer) -> int:
-    return transfer.shared_pages + transfer.private_pages
+class _Threshold:
+    """The tracker as the migration sees it: something happens before each list, and is not timed
+    with it.
+    """
+
+    def __init__(self, pages: SharedPages) -> None:
+        self._pages = pages
+        self.between: Callable[[], None] | None = None
+        self.snapshot_us = 0.0
+
+    @property
+    def migration_allowed(self) -> bool | None:
+        return self._pages.migration_allowed
+
+    def snapshot(self) -> Snapshot:
+        if self.between is not None:
+            self.between()
+        start = time.perf_counter_ns()
+        snapshot = self._pages.snapshot()
+        self.snapshot_us = (time.perf_counter_ns() - start) / 1000
+        return snapshot
+
+
+class _Vouched:
+    """A source for which this VMM vouches: it knows of each page that ever held data.
+
+    Without, the first round would send all of a memory of terabytes, most of which was never used.
+    """
+
+    complete: Final = True
+
+    def __init__(self, source: DirtySource) -> None:
+        self._source = source
+
+    def collect(self, log: DirtyLog) -> None:
+        self._source.collect(log)
