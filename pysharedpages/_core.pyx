@@ -953,8 +953,8 @@ cdef class SharedPages:
     def migration_allowed(self):
         """What the guest last said of its migration: True, False, or None (it never said).
 
-        The VMM sets it from MSR_KVM_MIGRATION_CONTROL (`abi.sev.migration_control`); no change of
-        the set. While it is False a `Migration` does not finish.
+        The VMM sets it from MSR_KVM_MIGRATION_CONTROL (`abi.sev.decode_migration_control`); no
+        change of the set. While it is False a `Migration` does not finish.
         """
         return self.allowed
 

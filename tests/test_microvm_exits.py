@@ -143,6 +143,24 @@ def test_a_write_that_asks_for_nothing_good_is_the_guest_s_fault(
 
 
 @pytest.mark.parametrize(
+    ("value", "allowed", "error"),
+    [("01", True, 0), ("00", False, 0), ("03", None, 1), ("0000000000000080", None, 1)],
+)
+def test_a_guest_says_whether_it_may_be_migrated(
+    kernel: Kernel, value: str, allowed: bool | None, error: int
+) -> None:
+    kernel.exits = [(0, wrmsr(value, "084d564b"))]
+    with (
+        SharedPages(NPAGES) as pages,
+        MicroVM(NPAGES, [[]], pages=pages, dirty=None) as guest,
+    ):
+        guest.start()
+        assert guest.wait_until_still(60)
+        assert pages.migration_allowed is allowed
+    assert kernel.pages[1][32] == error
+
+
+@pytest.mark.parametrize(
     ("gpa", "npages", "attributes", "shared", "answer"),
     [
         ("0010000000000000", "0300000000000000", "00", [[1, 4]], "0000000000000000"),
@@ -192,7 +210,7 @@ def test_a_memory_fault_beyond_the_tracker_ends_the_vcpu(kernel: Kernel) -> None
 @pytest.mark.parametrize(
     ("fields", "failed", "message"),
     [
-        (wrmsr("1450341200002000", "084d564b"), 0, "vCPU 0 wrote MSR 0x4b564d08"),
+        (wrmsr("1450341200002000", "094d564b"), 0, "vCPU 0 wrote MSR 0x4b564d09"),
         ({8: "1d000000", 40: "04000000"}, 0, "left the guest for MsrRead"),
         (hypercall("00", "00", "00", "0a"), 0, "left the guest for Hypercall"),
         ({8: "08000000"}, 0, "vCPU 0 shut down: its guest took a triple fault"),
@@ -227,7 +245,8 @@ def test_what_is_set_up_before_the_first_instruction(kernel: Kernel) -> None:
     assert capabilities == [spelt("bc000000_00000000_0400000000000000")]
     (msrs,) = sent[0x4188AEC6]
     assert msrs[:24] == spelt("00000000_00000000_02000000_40000000_f04d564b_00000000")
-    assert not any(msrs[32:])
+    assert msrs[32:48] == spelt("02000000_01000000_084d564b_00000000")
+    assert not any(msrs[56:])
     memory, firmware = sent[0x4020AE46]
     assert memory[:24] == spelt("00000000_00000000_0000000000000000_0000002000000000")
     assert firmware[:16] == spelt("01000000_00000000_0000004000000000")

@@ -15,11 +15,17 @@ from collections.abc import Sequence
 from functools import singledispatchmethod
 from typing import Final
 
-from pysharedpages.abi.kvm.numbers import KVM_HC_MAP_GPA_RANGE, KVM_MAP_GPA_RANGE_ENCRYPTED
+from pysharedpages.abi.kvm.numbers import (
+    KVM_HC_MAP_GPA_RANGE,
+    KVM_MAP_GPA_RANGE_ENCRYPTED,
+    MSR_KVM_MIGRATION_CONTROL,
+)
+from pysharedpages.abi.sev import MigrationControl
 from pysharedpages.abi.snp import MsrPageState
 from pysharedpages.errors import RangeError
 from pysharedpages.testing.steps import (
     STAMP_WORDS,
+    AllowMigration,
     Breakpoint,
     Checkpoint,
     Convert,
@@ -200,6 +206,13 @@ class Assembler:
         self._code += b"\x48\xbe" + _u64("entry", step.entry)  # mov rsi, entry
         self._code += b"\x41\xbc" + struct.pack("<I", step.shared)  # mov r12d, shared
         self._call(self._retype)
+
+    @_add.register
+    def _(self, step: AllowMigration) -> None:
+        value = MigrationControl(step.ready).encode()
+        self._code += b"\xb9" + struct.pack("<I", MSR_KVM_MIGRATION_CONTROL)  # mov ecx, the MSR
+        self._code += b"\xb8" + struct.pack("<I", value)  # mov eax, value
+        self._code += b"\x31\xd2\x0f\x30"  # xor edx, edx; wrmsr
 
     @_add.register
     def _(self, step: Stamp) -> None:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from pysharedpages._core import SharedPages
-from pysharedpages.abi import Request, kvm
+from pysharedpages.abi import Request, kvm, sev
 from pysharedpages.abi.kvm import numbers
 from pysharedpages.dirty import DirtyLog, GuestMemory
 from pysharedpages.errors import ClosedError, RangeError, SharedPagesError
@@ -45,7 +45,8 @@ class MicroVM:
 
     `memory` is that from address 0 on, in pages or as a size in text, or the slots it shall have.
 
-    `pages` hears of every conversion before the guest's next instruction. `dirty` is "bitmap",
+    `pages` hears of every conversion, and whether the guest allows its migration, before the
+    guest's next instruction. `dirty` is "bitmap",
     "ring" (of `ring_entries` a vCPU) or None, and is in force before the guest's first instruction.
     `key` is the host's: what `Stamp` enciphers private pages with. `space` is memory to use instead
     of new one, as large or larger; its owner closes it, after this.
@@ -223,6 +224,14 @@ class MicroVM:
                 self._on_conversion(vcpu, start, npages, bool(shared))
         return True
 
+    def on_migration_control(self, vcpu: Vcpu, control: sev.MigrationControl) -> bool:
+        """See `vcpu.Machine`."""
+        if control.status:
+            return False
+        if self.pages is not None:
+            self.pages.migration_allowed = control.ready
+        return True
+
     def on_memory_fault(self, vcpu: Vcpu, fault: kvm.MemoryFault) -> None:
         """See `vcpu.Machine`."""
         where = f"vCPU {vcpu.number} took {fault.size} bytes at {fault.gpa:#x} for "
@@ -315,12 +324,21 @@ class MicroVM:
             call(self.fd, numbers.KVM_SET_USER_MEMORY_REGION, slot.encode())
 
     def _filter_msr(self) -> None:
-        """Have writes to the MSR that converts leave the guest; all others stay as they are."""
+        """Have writes to the MSR that converts, and to the one that allows a migration, leave the
+        guest; all others stay as they are.
+        """
         enable(self.fd, numbers.KVM_CAP_X86_USER_SPACE_MSR, numbers.KVM_MSR_EXIT_REASON_FILTER)
         denied = ctypes.c_uint64(0)  # one bit an MSR
         where = ctypes.addressof(denied)
-        only = kvm.MsrRange(numbers.KVM_MSR_FILTER_WRITE, 64, CONVERT_MSR, where)
-        call(self.fd, numbers.KVM_X86_SET_MSR_FILTER, kvm.MsrFilter((only,)).encode())
+        filtered = kvm.MsrFilter(
+            (
+                kvm.MsrRange(numbers.KVM_MSR_FILTER_WRITE, 64, CONVERT_MSR, where),
+                kvm.MsrRange(
+                    numbers.KVM_MSR_FILTER_WRITE, 1, numbers.MSR_KVM_MIGRATION_CONTROL, where
+                ),
+            )
+        )
+        call(self.fd, numbers.KVM_X86_SET_MSR_FILTER, filtered.encode())
 
 
 def _slots(memory: int | str) -> GuestMemory:

@@ -12,6 +12,7 @@ from typing import Final
 
 __all__ = [
     "STAMP_WORDS",
+    "AllowMigration",
     "Breakpoint",
     "Checkpoint",
     "Convert",
@@ -73,6 +74,13 @@ class Retype(Step):
     npages: int
     entry: int
     shared: bool
+
+
+@dataclass(frozen=True)
+class AllowMigration(Step):
+    """Write MSR_KVM_MIGRATION_CONTROL: whether the guest may be migrated from now on."""
+
+    ready: bool = True
 
 
 @dataclass(frozen=True)

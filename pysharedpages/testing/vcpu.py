@@ -19,7 +19,7 @@ import threading
 from enum import Enum
 from typing import Any, Final, Protocol
 
-from pysharedpages.abi import Request, kvm, snp
+from pysharedpages.abi import Request, kvm, sev, snp
 from pysharedpages.abi.kvm import numbers
 from pysharedpages.errors import ClosedError, FormatError, SharedPagesError
 from pysharedpages.sources.kvm_calls import call, refused
@@ -70,6 +70,9 @@ class Machine(Protocol):
 
     def on_request(self, vcpu: Vcpu, request: Request) -> bool:
         """A guest asks for conversions; whether they are done."""
+
+    def on_migration_control(self, vcpu: Vcpu, control: sev.MigrationControl) -> bool:
+        """A guest says whether it may be migrated; whether that was noted."""
 
     def on_memory_fault(self, vcpu: Vcpu, fault: kvm.MemoryFault) -> None:
         """A guest took pages for the other kind; SharedPagesError where they cannot become it."""
@@ -327,6 +330,11 @@ class Vcpu:
         return True
 
     def _on_wrmsr(self, write: kvm.MsrWrite) -> None:
+        if write.index == sev.MSR_KVM_MIGRATION_CONTROL:
+            control = sev.decode_migration_control(write.index, write.data)
+            noted = self._machine.on_migration_control(self, control)
+            write.answer(self._run, fault=not noted)
+            return
         if write.index != CONVERT_MSR:
             raise SharedPagesError(
                 f"vCPU {self.number} wrote MSR {write.index:#x}, which no step does"

@@ -19,6 +19,7 @@ from pysharedpages import (
 )
 from pysharedpages.testing import AddressSpace, MicroVM, UnsupportedHostError
 from pysharedpages.testing.steps import (
+    AllowMigration,
     Breakpoint,
     Checkpoint,
     Convert,
@@ -117,6 +118,18 @@ def test_every_conversion_counts_even_there_and_back() -> None:
         before = pages.snapshot()
         run(machine)
         assert pages.snapshot().converted_since(before).ranges().tolist() == [[7, 10]]
+
+
+def test_a_guest_says_whether_it_may_be_migrated() -> None:
+    program = [AllowMigration(False), Breakpoint(1), AllowMigration(), Breakpoint(2)]
+    with SharedPages(NPAGES) as pages, MicroVM(NPAGES, [program], pages=pages) as machine:
+        assert pages.migration_allowed is None
+        run(machine)
+        assert pages.migration_allowed is False
+        machine.vcpus[0].pass_breakpoint()
+        assert machine.wait_until_still(60)
+        assert pages.migration_allowed is True
+        assert len(pages) == 0
 
 
 def test_a_conversion_beyond_the_tracker_s_bound_is_the_guest_s_fault() -> None:
