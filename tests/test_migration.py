@@ -312,6 +312,11 @@ def test_nothing_is_held_that_is_not_needed(host: Host) -> None:
             round_.abort()
     del round_
     assert versions() == before == 2
+    for round_ in host.migration.rounds(1):
+        host.pages.share(next(gfns))
+        round_.commit()
+        assert versions() == before  # the round's and the newest
+    del round_
     host.migration.close()
     assert versions() == 1
 

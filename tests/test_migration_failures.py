@@ -21,6 +21,7 @@ from pysharedpages import (
     DirtyLog,
     GuestMemory,
     PageSet,
+    RangeError,
     SharedPages,
     Snapshot,
     SnapshotLimitError,
@@ -330,6 +331,33 @@ def test_no_memory_at_a_step_loses_no_page(step: str) -> None:
                 failed += 1
     assert failed > 1
     guest.check()
+
+
+def test_migration_that_cannot_begin_holds_nothing() -> None:
+    with SharedPages(64) as pages:
+        log = DirtyLog(GuestMemory(SMALL))
+        with pytest.raises(RangeError) as caught:
+            Migration(pages, log, [], threads=0)
+        pages.share(3)
+        assert (pages.stats()["versions"], len(log.take())) == (1, 0)
+        assert caught.value.__traceback__ is not None
+
+
+def test_round_that_cannot_begin_holds_nothing() -> None:
+    class Broken(Migration):
+        def _merge(self, snapshot: Snapshot, harvest: Harvest) -> Transfer:
+            raise MemoryError
+
+    with SharedPages(64) as pages:
+        log = DirtyLog(GuestMemory(SMALL))
+        migration = Broken(pages, log, [])
+        pages.share(1)
+        with pytest.raises(MemoryError) as caught:
+            next(migration.rounds())
+        pages.share(2)
+        # The list of the last round, and the newest version.
+        assert (pages.stats()["versions"], len(log.take())) == (2, 16)
+        assert caught.value.__traceback__ is not None
 
 
 def test_clock_s_error_aborts_the_round() -> None:

@@ -69,6 +69,9 @@ def test_final_is_bounded_and_says_what_is_left(host: Host) -> None:
     assert caught.value.left == PageSet.from_pages([5, 8])
     assert not host.migration.is_finished
     assert len(host.migration.history) == 3
+    with host.log.take() as harvest:
+        assert len(harvest) == 2
+        harvest.abort()
     assert host.one() == ([[8, 9]], [[5, 6]])
     copied = pickle.loads(pickle.dumps(caught.value))
     assert (copied.left, str(copied)) == (caught.value.left, str(caught.value))

@@ -80,6 +80,18 @@ def test_page_of_a_slot_that_went_and_came_lies_nowhere(host: Host) -> None:
         assert list(round_.rerouted) == [3]
 
 
+def test_page_whose_slot_went_and_came_amid_a_round_lies_nowhere(host: Host) -> None:
+    host.migration.set_memory(LARGE)
+    host.one()
+    for _ in host.migration.rounds(1):
+        host.migration.set_memory(SMALL)
+        host.migration.set_memory(LARGE)
+    host.pages.share(130)
+    for round_ in host.migration.rounds(1):
+        assert sent(round_) == ([[130, 131]], [[128, 130], [131, 136]])
+        assert not round_.rerouted
+
+
 def test_page_that_is_in_another_slot_now_may_still_lie_there(host: Host) -> None:
     host.write(3)
     host.one()

@@ -205,7 +205,8 @@ class Migration:
         All pages of a slot (slot, gfn, npages) that was not there before are dirty. What is no
         longer memory is dropped, wherever it is noted, also from a round that is open: that may end
         either way. `sources`, if given, replace those there were, of which the ones that leave are
-        collected from once more; if not, those that have a `set_memory` are told.
+        collected from once more; if not, those that have a `set_memory` are told. Threads that
+        collect from one by themselves, as of a full dirty ring, wait until this returns.
 
         Raises TypeError, ClosedError, MemoryError, and what a source raises: the migration is then
         as it was, sources that were told before excepted, and the call can be made again. O(slots),

@@ -120,7 +120,7 @@ class Round:
 
     @property
     def dirty_pages(self) -> int:
-        """How many of them the sources reported. A pass over these; ClosedError once it ended."""
+        """How many of them were reported as dirty. A pass over these; ClosedError once it ended."""
         return len(self._harvest)
 
     @property
