@@ -15,12 +15,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from pysharedpages.cli import migrate, replay
+from pysharedpages.cli import migrate, races, replay
 from pysharedpages.cli.exits import CannotRunError, Exit, UsageError
 
 __all__ = ["main"]
 
-_COMMANDS = (migrate, replay)
+_COMMANDS = (migrate, races, replay)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
