@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from itertools import pairwise
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, Final
 
 import numpy as np
@@ -23,8 +23,16 @@ from pysharedpages.races.vmm import HookedSource, HookedTracker, Vmm
 
 __all__ = ["state_of"]
 
-# What the VMM itself has is read once; records of rounds are for people.
-_SEEN_ELSEWHERE: Final = (Vmm, HookedTracker, HookedSource, SharedPages, DirtyLog, RoundRecord)
+# What the VMM itself has is read once; records and tracebacks are for people.
+_SEEN_ELSEWHERE: Final = (
+    Vmm,
+    HookedTracker,
+    HookedSource,
+    SharedPages,
+    DirtyLog,
+    RoundRecord,
+    TracebackType,
+)
 _ATOMS: Final = (type(None), bool, int, float, str)
 
 

@@ -87,7 +87,7 @@ class Machine:
         if number == len(self._ways):
             self._ways.append(way)
             self._actions.append(run.action)
-            self._found.append(run.found())
+            self._found.append(run.found)
             self._next.append({})
         return number
 
@@ -102,10 +102,12 @@ class _Run:
 
     def __init__(self, policy: Policy, setup: Setup, way: Sequence[Event]) -> None:
         self.action: Action
+        self.found: tuple[int, ...] = ()
         self.state: Hashable = None
         self._policy = policy
         self._events = iter(way)
         self._tell = False
+        self._is_over = False
         self._vmm = Vmm(setup, self._at)
 
     def go(self, *, tell: bool) -> None:
@@ -118,13 +120,10 @@ class _Run:
             return
         raise AssertionError(f"{self._policy.name} ended without the guest going on elsewhere")
 
-    def found(self) -> tuple[int, ...]:
-        """What the action at the end of the way would find."""
-        if self.action.verb is Verb.HARVEST:
-            return tuple(sorted(self._vmm.dirty))
-        return tuple(self._vmm.pages.snapshot()) if self.action.verb is Verb.LIST else ()
-
     def _at(self, action: Action) -> None:
+        # What the interruption unwinds may clean up, and meet the guest once more.
+        if self._is_over:
+            return
         self.action = action
         for event in self._events:
             if event == GO:
@@ -132,9 +131,16 @@ class _Run:
             if event == FAIL:
                 raise TransportError(f"{action.verb} of round {action.round}")
             self._guest(event)
+        self.found = self._finds(action)
         if self._tell:
             self.state = state_of(self._vmm, sys._getframe(), self._bottom)
+        self._is_over = True
         raise _Interruption
+
+    def _finds(self, action: Action) -> tuple[int, ...]:
+        if action.verb is Verb.HARVEST:
+            return tuple(sorted(self._vmm.dirty))
+        return tuple(self._vmm.pages.snapshot()) if action.verb is Verb.LIST else ()
 
     def _guest(self, event: Event) -> None:
         if event.kind == DIRTIED:

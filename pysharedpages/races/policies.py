@@ -140,7 +140,7 @@ def migrating(vmm: Vmm, make: Callable[..., _Migration] = Migration) -> None:
     while vmm.next_round():
         with suppress(TransportError):
             for each in migration.rounds(most=1):
-                vmm.send(each.shared, each.private)
+                _send(vmm, each)
     vmm.stop()
     while not _finished(vmm, migration):
         pass
@@ -150,9 +150,16 @@ def migrating(vmm: Vmm, make: Callable[..., _Migration] = Migration) -> None:
 def _finished(vmm: Vmm, migration: _Migration) -> bool:
     with suppress(TransportError):
         for each in migration.final():
-            vmm.send(each.shared, each.private)
+            _send(vmm, each)
         return True
     return False
+
+
+def _send(vmm: Vmm, each: Round) -> None:
+    # Without the context manager a failed round is aborted as its generator is collected, where the
+    # explorer cannot stand in between.
+    with each:
+        vmm.send(each.shared, each.private)
 
 
 def _of(rounds: type[_Rounds]) -> Callable[[Vmm], None]:

@@ -84,7 +84,8 @@ class Scenario:
         page's content across conversions.
     holes: the policies that corrupt a page. All others are safe.
 
-    Raises RangeError if there is no page, more than 8, or a step outside of them.
+    Raises RangeError if there is no page of RAM, more than 8 pages, a step outside of them, a
+    number below 0, or a fault of another rule.
     """
 
     name: str
@@ -108,6 +109,8 @@ class Scenario:
             raise RangeError(f"page {beyond[0]} is none of the {self.npages} pages")
         if len(self.mmio) == self.npages:
             raise RangeError(f"all {self.npages} pages are MMIO: at least one must be RAM")
+        if self.at_fault not in ("", "R1", "R3"):
+            raise RangeError(f"at_fault is {self.at_fault!r}, not '', 'R1' or 'R3'")
         for number, name in ((self.rounds, "rounds"), (self.failures, "failures")):
             if number < 0:
                 raise RangeError(f"{number} {name}: the least is 0")

@@ -86,8 +86,8 @@ _ALL: Final = (
     ),
     Scenario(
         "two vCPUs",
-        "one converts what the other writes",
-        ((_share(0), _write(1), _unshare(0)), (_write(0), _share(1))),
+        "one shares a page that the other writes, and makes private again",
+        ((_share(0), _write(1)), (_write(0), _unshare(0))),
         npages=2,
         holes=(_OLD_LIST, _NOT_SENT, _NO_DIFFERENCE),
     ),

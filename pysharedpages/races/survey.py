@@ -39,8 +39,8 @@ def survey(
 ) -> Survey:
     """Explore every guest of 1 to `most` steps: two rounds and a final one.
 
-    Raises RangeError for a policy or a byte model that is none. 363 guests of up to 5 steps are some
-    150,000 states.
+    Raises RangeError for a policy or a byte model that is none. The 363 guests of up to 5 steps are
+    some 150,000 states.
     """
     policy = policy_of(policy)
     explorer = explorer or Explorer()

@@ -1,0 +1,104 @@
+# tier: differential
+"""The explorer against one that merges no states, and traces against a run of the real code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from random import Random
+
+import pytest
+
+from pysharedpages.races import (
+    BYTES,
+    POLICIES,
+    SCENARIOS,
+    Explorer,
+    Kind,
+    Log,
+    Move,
+    Scenario,
+    Step,
+    Verb,
+    every_program,
+    random_programs,
+    replay,
+)
+from pysharedpages.races.world import Phase, Rules
+
+
+@pytest.fixture(scope="module")
+def merging() -> Explorer:
+    """The explorer as it is used."""
+    return Explorer()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_merging_states_changes_no_verdict_and_no_length(merging: Explorer, policy: str) -> None:
+    plain = Explorer(merge=False)
+    guests = [
+        *every_program(2),
+        *(replace(each, rounds=1, failures=1) for each in every_program(1)),
+    ]
+    for guest in guests:
+        for bytes_model in BYTES:
+            merged = merging.explore(guest, policy, bytes_model)
+            unmerged = plain.explore(guest, policy, bytes_model)
+            assert merged.is_safe == unmerged.is_safe
+            assert len(merged.trace) == len(unmerged.trace)
+            assert unmerged.states >= merged.states
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_trace_leads_to_its_faults_and_not_sooner(merging: Explorer, name: str) -> None:
+    for policy in POLICIES:
+        for bytes_model in BYTES:
+            verdict = merging.explore(SCENARIOS[name], policy, bytes_model)
+            if verdict.is_safe:
+                continue
+            faults = replay(SCENARIOS[name], policy, bytes_model, verdict.trace)
+            assert faults == verdict.faults != ()
+            assert replay(SCENARIOS[name], policy, bytes_model, verdict.trace[:-1]) == ()
+
+
+def test_random_walks_over_merged_states_can_be_run_for_real(
+    merging: Explorer, seed: int, scale: float
+) -> None:
+    rng = Random(seed)
+    for guest in islice(random_programs(seed), round(40 * scale)):
+        policy, bytes_model = rng.choice(list(POLICIES)), rng.choice(BYTES)
+        _, rules = merging.rules(guest, policy, bytes_model)
+        trace, faults = _walk(rules, rng)
+        assert replay(guest, policy, bytes_model, trace) == faults
+
+
+def _walk(rules: Rules, rng: Random) -> tuple[list[Move], object]:
+    world, trace = rules.start(), []
+    while possible := list(rules.moves(world)):
+        move, world = rng.choice(possible)
+        trace.append(move)
+    return trace, rules.faults(world)
+
+
+def test_a_move_that_cannot_be_made_is_refused(merging: Explorer) -> None:
+    verdict = merging.explore(SCENARIOS["2"], "list-then-dirty", "preserved")
+    with pytest.raises(ValueError, match="move 1 of the trace"):
+        replay(
+            SCENARIOS["2"], "list-then-dirty", "preserved", (verdict.trace[0], verdict.trace[-1])
+        )
+
+
+@pytest.mark.parametrize(("log", "found"), [(Log.BITMAP, 1), (Log.RING, 1), (Log.UNKICKED_RING, 0)])
+def test_a_harvest_finds_what_has_left_the_cpu(merging: Explorer, log: Log, found: int) -> None:
+    write = Step(Kind.WRITE, 0)
+    guest = Scenario("", "", ((write, Step(Kind.SET_SHARED, 0)),), log=log, rounds=1)
+    _, rules = merging.rules(guest, "pysharedpages", "preserved")
+    world, harvests = rules.start(), []
+    world = next(world for move, world in rules.moves(world) if move.step == write)
+    while world.phase != Phase.MOVED:
+        move, world = next((m, w) for m, w in rules.moves(world) if m.action is not None)
+        if move.action is not None and move.action.verb is Verb.HARVEST:
+            harvests.append(len(move.found))
+    # What a harvest without kick misses comes after the stop, which is an exit.
+    assert harvests[:2] == [found, 1 - found]
+    assert sum(harvests) == 1
