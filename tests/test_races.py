@@ -39,6 +39,7 @@ TABLE = {
     "two vCPUs": ("Cssss", "CsCCs"),
     "final round": ("Cssss", "CsCss"),
     "repeated status": ("sssss", "sssss"),
+    "slow conversion": ("Cssss", "Cssss"),
     "MMIO": ("Cssss", "Cssss"),
 }
 
@@ -89,7 +90,7 @@ def test_the_table(rows: list[dict[str, Any]]) -> None:
         for bytes_model, letters in zip(("preserved", "rewritten"), both, strict=True)
         for policy, letter in zip(POLICY_NAMES, letters, strict=True)
     }
-    assert len(rows) == len(expected) == 110
+    assert len(rows) == len(expected) == 120
     assert verdicts == expected
 
 
@@ -154,6 +155,19 @@ def test_a_drawing_names_vcpus_failures_and_what_happens_there() -> None:
     assert lines[-1] == "  page 0: garbage instead of what the guest wrote last"
     safe = list(drawing_of(explore(SCENARIOS["repeated status"], "pysharedpages", "preserved")))
     assert len(safe) == 3 and safe[-1].endswith("safe, 160 states")
+
+
+def test_a_conversion_that_the_platform_does_later_must_be_logged_then() -> None:
+    begin, write = Step(Kind.BEGIN_SHARED, 0), Step(Kind.WRITE, 0)
+    logged = Scenario("", "", ((begin, Step(Kind.FINISH_LOGGED, 0)),))
+    unlogged = Scenario("", "", ((begin, Step(Kind.FINISH, 0)),))
+    written = Scenario("", "", ((begin, Step(Kind.FINISH, 0), write),))
+    assert explore(logged, "pysharedpages", "rewritten").is_safe
+    assert explore(unlogged, "pysharedpages", "preserved").is_safe
+    assert explore(written, "pysharedpages", "preserved").is_safe
+    lost = explore(unlogged, "pysharedpages", "rewritten")
+    assert [str(move.step) for move in lost.trace if move.step] == ["begin_shared 0", "finish 0"]
+    assert lost.faults[0][1].what == "garbage instead of zeros"
 
 
 def test_the_table_is_printed_with_state_counts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,6 +258,8 @@ def test_a_policy_or_a_byte_model_that_is_none_is_refused() -> None:
         ({"mmio": frozenset({0, 1})}, "all 2 pages are MMIO"),
         ({"rounds": -1}, "-1 rounds: the least is 0"),
         ({"failures": -1}, "-1 failures: the least is 0"),
+        ({"vcpus": ((Step(Kind.BEGIN_SHARED, 1),),)}, "vCPU 0 has half a conversion of page 1"),
+        ({"vcpus": ((), (Step(Kind.FINISH, 0),))}, "vCPU 1 has half a conversion of page 0"),
         ({"at_fault": "R2"}, "at_fault is 'R2'"),
     ],
 )

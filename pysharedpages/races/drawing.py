@@ -13,10 +13,14 @@ from pysharedpages.races.world import Move
 __all__ = ["drawing_of"]
 
 _LETTERS: Final = {
-    Kind.WRITE: "W",
-    Kind.EARLY_WRITE: "W",
-    Kind.SET_SHARED: "C",
-    Kind.SET_PRIVATE: "C",
+    Kind.WRITE: "W: ",
+    Kind.EARLY_WRITE: "W: ",
+    Kind.SET_SHARED: "C: ",
+    Kind.SET_PRIVATE: "C: ",
+    Kind.BEGIN_SHARED: "C: ",
+    Kind.BEGIN_PRIVATE: "C: ",
+    Kind.FINISH: "   ",
+    Kind.FINISH_LOGGED: "   ",
 }
 
 
@@ -61,13 +65,13 @@ class _Columns:
     def _guest(self, vcpu: int, step: Step) -> str:
         if step.kind is Kind.EARLY_WRITE:
             self._shared ^= {step.page}
-        elif step.kind is Kind.SET_SHARED:
+        elif step.kind in (Kind.SET_SHARED, Kind.BEGIN_SHARED):
             self._shared.add(step.page)
-        elif step.kind is Kind.SET_PRIVATE:
+        elif step.kind in (Kind.SET_PRIVATE, Kind.BEGIN_PRIVATE):
             self._shared.discard(step.page)
         who = f"vCPU {vcpu}: " if len(self._scenario.vcpus) > 1 else ""
         told = ", not yet told" if step.kind is Kind.EARLY_WRITE else ""
-        return f"{who}{_LETTERS[step.kind]}: {step}{told}{' (there)' if self._there else ''}"
+        return f"{who}{_LETTERS[step.kind]}{step}{told}{' (there)' if self._there else ''}"
 
     def _label(self, action: Action) -> str:
         if action.round == self._round:

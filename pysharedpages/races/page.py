@@ -73,6 +73,7 @@ class Page(NamedTuple):
     here, there: its memory on the source, and on the destination.
     own: whether the guest's page table has it shared. told: whether the host knows it as shared.
     lost: whether nobody relies on its content: it was converted and not written since.
+    begun: whether a conversion is recorded that the platform has not done yet.
     listed: whether it is shared by the destination's list; None before the move.
     """
 
@@ -81,6 +82,7 @@ class Page(NamedTuple):
     own: bool
     told: bool
     lost: bool = False
+    begun: bool = False
     listed: bool | None = None
 
 
@@ -98,7 +100,11 @@ def stepped(page: Page, kind: Kind, bytes_model: str) -> Page:
         return _written(page)
     if kind is Kind.EARLY_WRITE:
         return _written(page._replace(own=not page.told))
-    return _converted(page, kind is Kind.SET_SHARED, bytes_model)
+    if kind in (Kind.FINISH, Kind.FINISH_LOGGED):
+        return _finished(page, bytes_model)
+    begun = _begun(page, kind in (Kind.SET_SHARED, Kind.BEGIN_SHARED))
+    atomic = kind in (Kind.SET_SHARED, Kind.SET_PRIVATE)
+    return _finished(begun, bytes_model) if atomic else begun
 
 
 @cache
@@ -123,7 +129,7 @@ def fault_of(page: Page, trusting: bool) -> Fault | None:
     A `trusting` guest relies on a page's content across conversions, wherever it is still readable
     by the guest that stayed.
     """
-    if trusting or not page.lost:
+    if (trusting or not page.lost) and not page.begun:
         wanted = _read(page.here, page.own, Layer.HERE)
         found = _read(page.there, page.own, Layer.THERE)
         if wanted is not Content.GARBAGE and found is not wanted:
@@ -143,16 +149,20 @@ def _written(page: Page) -> Page:
     return _filled(page, Content.NEW)._replace(lost=False)
 
 
-def _converted(page: Page, shared: bool, bytes_model: str) -> Page:
-    changes = page.told != shared
-    page = page._replace(own=shared, told=shared)
-    if not changes:
+def _begun(page: Page, shared: bool) -> Page:
+    """The page once the host knows its new type; its content is lost if that is another one."""
+    if page.told == shared:
+        return page._replace(own=shared)
+    listed = None if page.listed is None else shared
+    return page._replace(own=shared, told=shared, listed=listed, lost=True, begun=True)
+
+
+def _finished(page: Page, bytes_model: str) -> Page:
+    """The page once the platform has converted it, if it had to."""
+    if not page.begun:
         return page
-    if page.listed is not None:
-        page = page._replace(listed=shared)
-    if bytes_model == REWRITTEN:
-        return _filled(page, Content.ZERO)._replace(lost=False)
-    return page._replace(lost=True)
+    page = page._replace(begun=False)
+    return _filled(page, Content.ZERO)._replace(lost=False) if bytes_model == REWRITTEN else page
 
 
 def _filled(page: Page, content: Content) -> Page:

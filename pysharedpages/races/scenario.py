@@ -26,12 +26,20 @@ class Kind(StrEnum):
 
     A guest that keeps R1 writes under the type that the host knows. `EARLY_WRITE` breaks it: the
     guest changes the page's type in its own page table, and writes, before it tells the host.
+
+    `SET_*` is a conversion that nothing comes between. `BEGIN_*` is its first half, in which the
+    tracker records it; in `FINISH` the platform converts the page, and the vCPU goes on. After
+    `FINISH_LOGGED` the VMM has added the page to the dirty log. A vCPU does not stop between.
     """
 
     WRITE = "write"
     EARLY_WRITE = "early_write"
     SET_SHARED = "set_shared"
     SET_PRIVATE = "set_private"
+    BEGIN_SHARED = "begin_shared"
+    BEGIN_PRIVATE = "begin_private"
+    FINISH = "finish"
+    FINISH_LOGGED = "finish_logged"
 
 
 class Log(StrEnum):
@@ -85,7 +93,7 @@ class Scenario:
     holes: the policies that corrupt a page. All others are safe.
 
     Raises RangeError if there is no page of RAM, more than 8 pages, a step outside of them, a
-    number below 0, or a fault of another rule.
+    number below 0, a fault of another rule, or a half of a conversion without the other.
     """
 
     name: str
@@ -115,9 +123,26 @@ class Scenario:
             if number < 0:
                 raise RangeError(f"{number} {name}: the least is 0")
 
+        for vcpu, program in enumerate(self.vcpus):
+            _check_halves(vcpu, program)
+
     def hole(self, policy: str, bytes_model: str) -> Hole | None:
         """Why a policy is expected to corrupt a page, or None if it is expected to be safe."""
         for hole in self.holes:
             if hole.policy == policy and bytes_model in hole.bytes:
                 return hole
         return None
+
+
+def _check_halves(vcpu: int, program: Program) -> None:
+    """Whoever begins a conversion finishes it with the next step: a half would never stop."""
+    begun: int | None = None
+    for step in program:
+        finishes = step.kind in (Kind.FINISH, Kind.FINISH_LOGGED)
+        if begun != (step.page if finishes else None):
+            half = step.page if begun is None else begun
+            raise RangeError(f"vCPU {vcpu} has half a conversion of page {half}")
+        begins = step.kind in (Kind.BEGIN_SHARED, Kind.BEGIN_PRIVATE)
+        begun = step.page if begins else None
+    if begun is not None:
+        raise RangeError(f"vCPU {vcpu} has half a conversion of page {begun}")

@@ -105,6 +105,19 @@ _ALL: Final = (
         ((_write(), _unshare(), _write()),),
     ),
     Scenario(
+        "slow conversion",
+        "the tracker has it before the platform has done it; then the VMM logs the page",
+        (
+            (
+                Step(Kind.BEGIN_SHARED, 0),
+                Step(Kind.FINISH_LOGGED, 0),
+                Step(Kind.BEGIN_PRIVATE, 0),
+                Step(Kind.FINISH_LOGGED, 0),
+            ),
+        ),
+        holes=(_OLD_LIST,),
+    ),
+    Scenario(
         "MMIO",
         "page 1 is no RAM, and shared all the same",
         ((_share(1), _write(0), _unshare(1)),),

@@ -13,7 +13,9 @@ from pysharedpages.races.vmm import Action, Setup, Verb
 
 __all__ = ["Move", "Phase", "Rules", "World"]
 
-_CONVERSIONS: Final = (Kind.SET_SHARED, Kind.SET_PRIVATE)
+_BEGIN: Final = (Kind.BEGIN_SHARED, Kind.BEGIN_PRIVATE)
+_CONVERSIONS: Final = (Kind.SET_SHARED, Kind.SET_PRIVATE, *_BEGIN)
+_FINISH: Final = (Kind.FINISH, Kind.FINISH_LOGGED)
 _MAY_FAIL: Final = (Verb.SEND, Verb.COMMIT)
 
 
@@ -92,6 +94,8 @@ class Rules:
                     yield Move(vcpu, step), self._stepped(world, vcpu, step)
         if world.phase != Phase.MOVED:
             action = self._machine.action(world.vmm)
+            if action.verb is Verb.STOP and self._is_converting(world):
+                return
             yield self._acted(world, action)
             if world.failures and action.verb in _MAY_FAIL:
                 vmm = self._machine.after(world.vmm, FAIL)
@@ -109,6 +113,13 @@ class Rules:
                 found.append((number, fault))
         return tuple(found)
 
+    def _is_converting(self, world: World) -> bool:
+        """Whether a vCPU is in the middle of a conversion, and cannot stop there."""
+        return any(
+            count and program[count - 1].kind in _BEGIN
+            for count, program in zip(world.steps, self._scenario.vcpus, strict=True)
+        )
+
     def _stepped(self, world: World, vcpu: int, step: Step) -> World:
         vmm, steps, pages, waiting, failures, phase = world
         steps = (*steps[:vcpu], steps[vcpu] + 1, *steps[vcpu + 1 :])
@@ -120,7 +131,7 @@ class Rules:
     def _page_after(self, page: Page, step: Step) -> Page:
         if step.page not in self._scenario.mmio:
             return stepped(page, step.kind, self._bytes)
-        if step.kind in _CONVERSIONS:
+        if step.kind in (*_CONVERSIONS, *_FINISH):
             return stepped(page, step.kind, PRESERVED)
         return page
 
@@ -131,11 +142,11 @@ class Rules:
         after = self._machine.after
         if step.kind in _CONVERSIONS:
             mine = {entry for entry in waiting if entry[0] == vcpu}
-            kind = SHARED if step.kind is Kind.SET_SHARED else UNSHARED
+            kind = SHARED if step.kind in (Kind.SET_SHARED, Kind.BEGIN_SHARED) else UNSHARED
             return after(self._logged(vmm, mine), Event(kind, step.page)), waiting - mine
-        if step.page in self._scenario.mmio:
+        if step.page in self._scenario.mmio or step.kind is Kind.FINISH:
             return vmm, waiting
-        if self._scenario.log is Log.BITMAP:
+        if self._scenario.log is Log.BITMAP or step.kind is Kind.FINISH_LOGGED:
             return after(vmm, Event(DIRTIED, step.page)), waiting
         return vmm, waiting | {(vcpu, step.page)}
 
