@@ -3,7 +3,8 @@
 A VMM that stands in a hook is its frames, from there down to where it began: at which instruction
 each stands, and what its variables have. Page sets, harvests and transfers are told by their pages;
 snapshots also by what was converted from each to the next and since the last: whatever the VMM can
-ask of them later follows from that.
+ask of them later follows from that. A generator that waits is no frame: a policy must not remember
+in one what nothing else of it tells.
 """
 
 from __future__ import annotations
