@@ -40,14 +40,23 @@ class WithoutR0(Migration):
         self.log.take().commit()
 
 
-class WithoutResend(Migration):
+class Since(Migration):
+    """Reckons what was converted from a list that a subclass puts into `since`, if it does."""
+
+    since: Snapshot | None = None
+
+    def _merge(self, snapshot: Snapshot, harvest: Harvest) -> Transfer:
+        return snapshot.merge(harvest, since=self._previous if self.since is None else self.since)
+
+
+class WithoutResend(Since):
     """Goes on from a list made after the transfer: what was converted in flight is in it."""
 
     def _settle(self, round_: Round, arrived: bool) -> None:
         late = self._pages.snapshot()
         super()._settle(round_, arrived)
         if arrived:
-            self._previous = late
+            self.since = late
 
 
 class ListThenDirty(Migration):
@@ -64,34 +73,34 @@ class ListThenDirty(Migration):
 class ListThenDirtySince(ListThenDirty):
     """Lists before it harvests, and sends what was converted from one such list to the next."""
 
+    since: Snapshot | None = None
+
     def _merge(self, snapshot: Snapshot, harvest: Harvest) -> Transfer:
-        return self._early.merge(harvest, since=self._previous)
+        since = self._previous if self.since is None else self.since
+        return self._early.merge(harvest, since=since)
 
     def _settle(self, round_: Round, arrived: bool) -> None:
         super()._settle(round_, arrived)
         if arrived:
-            self._previous = self._early
+            self.since = self._early
 
 
-class AbortAdvances(Migration):
+class AbortAdvances(Since):
     """Takes the list of a round that failed for one that arrived."""
 
     def _settle(self, round_: Round, arrived: bool) -> None:
         late = self._pages.snapshot()
         super()._settle(round_, arrived)
-        if not arrived:
-            self._previous = late
+        self.since = None if arrived else late
 
 
 class AbortDrops(Migration):
     """Drops the harvest of a round that failed."""
 
     def _settle(self, round_: Round, arrived: bool) -> None:
-        if not arrived:
-            assert self._harvest is not None
-            self._harvest.commit()
-            self._harvest = self._log.take()
         super()._settle(round_, arrived)
+        if not arrived:
+            self._log.take().commit()
 
 
 def ending_before_the_stop(vmm: Vmm) -> None:
