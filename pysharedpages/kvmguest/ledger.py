@@ -17,7 +17,7 @@ from pysharedpages.errors import RangeError
 from pysharedpages.softguest.comparison import View, ranges_of
 from pysharedpages.softguest.layout import Layout
 from pysharedpages.testing.space import PAGE_SIZE, AddressSpace
-from pysharedpages.testing.steps import STAMP_WORDS, Convert, Retype, Stamp, Step
+from pysharedpages.testing.steps import STAMP_WORDS, Assume, Convert, Retype, Stamp, Step
 
 __all__ = ["Ledger", "LedgerView"]
 
@@ -51,6 +51,10 @@ class Ledger:
         """The guest converts pages."""
         for gfn, npages, entry in self._runs(indices):
             yield Retype(gfn, npages, entry, shared)
+
+    def assume(self, index: int, shared: bool) -> Step:
+        """The guest takes a page for another type, and tells nobody."""
+        return Assume(self.gfn * PAGE_SIZE + index * _ENTRY_BYTES, shared)
 
     def _runs(self, indices: range) -> Iterator[tuple[int, int, int]]:
         index = indices.start
@@ -86,19 +90,32 @@ class LedgerView:
         """See `comparison.StoppedGuest`."""
         gfn = self.gfn(index)
         raw = host.space.read(gfn)
-        is_shared = index >= self._resident or int(self._entries[index]) & 1
-        return raw if is_shared else host.cipher.decrypt(gfn, raw)
+        return raw if self.is_shared(index) else host.cipher.decrypt(gfn, raw)
+
+    def is_shared(self, index: int) -> bool:
+        """The type of a page, as the guest has it."""
+        return index >= self._resident or bool(self._entries[index] & np.uint64(1))
 
     def wrote(self, index: int, page: bytes) -> bool:
         """See `comparison.StoppedGuest`."""
-        if index >= self._resident:
-            return True
-        version = int(self._entries[index]) >> 1
-        word = (version << _GFN_BITS | self.gfn(index)).to_bytes(_ENTRY_BYTES, "little")
-        return page.startswith(word * STAMP_WORDS)
+        return index >= self._resident or _version(page, self.gfn(index)) == self._version(index)
+
+    def wrote_ever(self, index: int, page: bytes) -> bool:
+        """Whether `page` is what the guest wrote there at some time."""
+        return (_version(page, self.gfn(index)) or 0) in range(1, self._version(index) + 1)
+
+    def _version(self, index: int) -> int:
+        return int(self._entries[index]) >> 1
 
     def shared_ranges(self) -> NDArray[np.uint64]:
         """See `comparison.StoppedGuest`."""
         shared = np.flatnonzero(self._entries & np.uint64(1))
         own = np.arange(self._ledger.gfn, self._ledger.gfn + self._ledger.npages, dtype=np.uint64)
         return ranges_of(np.concatenate((self._ledger.layout.gfns(shared), own)))
+
+
+def _version(page: bytes, gfn: int) -> int | None:
+    """Which stamp of the page at `gfn` this is; None if it is none."""
+    word = page[:_ENTRY_BYTES]
+    version, at = divmod(int.from_bytes(word, "little"), 1 << _GFN_BITS)
+    return version if at == gfn and page.startswith(word * STAMP_WORDS) else None

@@ -26,6 +26,7 @@ from pysharedpages.errors import RangeError
 from pysharedpages.testing.steps import (
     STAMP_WORDS,
     AllowMigration,
+    Assume,
     Breakpoint,
     Checkpoint,
     Convert,
@@ -213,6 +214,12 @@ class Assembler:
         self._code += b"\xb9" + struct.pack("<I", MSR_KVM_MIGRATION_CONTROL)  # mov ecx, the MSR
         self._code += b"\xb8" + struct.pack("<I", value)  # mov eax, value
         self._code += b"\x31\xd2\x0f\x30"  # xor edx, edx; wrmsr
+
+    @_add.register
+    def _(self, step: Assume) -> None:
+        self._code += b"\x48\xbe" + _u64("entry", step.entry)  # mov rsi, entry
+        self._code += b"\x80\x26\xfe"  # and byte [rsi], ~1
+        self._code += b"\x80\x0e" + bytes((step.shared,))  # or byte [rsi], shared
 
     @_add.register
     def _(self, step: Stamp) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 __all__ = [
     "STAMP_WORDS",
     "AllowMigration",
+    "Assume",
     "Breakpoint",
     "Checkpoint",
     "Convert",
@@ -81,6 +82,16 @@ class AllowMigration(Step):
     """Write MSR_KVM_MIGRATION_CONTROL: whether the guest may be migrated from now on."""
 
     ready: bool = True
+
+
+@dataclass(frozen=True)
+class Assume(Step):
+    """The guest notes another type for the page whose ledger entry lies at `entry`, and tells
+    nobody: what rule R1 forbids a guest that writes the page next.
+    """
+
+    entry: int
+    shared: bool
 
 
 @dataclass(frozen=True)
