@@ -5,5 +5,7 @@ pages' types and versions in its memory, enciphers private pages under the key o
 and converts a page before it writes it under the new type. No confidential hardware is involved:
 the key is in the guest's program, where the hardware would have it in the memory controller.
 
-Floor: kvmguest, above softguest, whose workloads, rounds, link and comparison it shares.
+`races` runs the scenarios of `pysharedpages.races` on such guests, one step at a time.
+
+Floor: kvmguest, above softguest, whose workloads, rounds, link and comparison it shares, and races.
 """

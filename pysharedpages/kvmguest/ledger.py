@@ -56,6 +56,10 @@ class Ledger:
         """The guest takes a page for another type, and tells nobody."""
         return Assume(self.gfn * PAGE_SIZE + index * _ENTRY_BYTES, shared)
 
+    def read(self, space: AddressSpace) -> bytes:
+        """All of it, as it lies on a host."""
+        return b"".join(space.read(self.gfn + page) for page in range(self.npages))
+
     def _runs(self, indices: range) -> Iterator[tuple[int, int, int]]:
         index = indices.start
         for gfn, npages in self.layout.runs(indices.start, indices.stop):
@@ -73,8 +77,7 @@ class LedgerView:
     def __init__(self, ledger: Ledger, space: AddressSpace) -> None:
         self._ledger = ledger
         self._resident = ledger.layout.resident_pages
-        pages = (space.read(ledger.gfn + page) for page in range(ledger.npages))
-        self._entries = np.frombuffer(b"".join(pages), np.uint64)[: self._resident]
+        self._entries = np.frombuffer(ledger.read(space), np.uint64)[: self._resident]
 
     def touched(self) -> Sequence[int]:
         """See `comparison.StoppedGuest`."""
