@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from pysharedpages.races import Survey, Verdict, drawing_of
+from pysharedpages.races import Survey, Verdict, columns_of, drawing_of, heading_of
 
-__all__ = ["drawings_of", "survey_of", "table_of"]
+if TYPE_CHECKING:
+    from pysharedpages.kvmguest.races import Finding
+
+__all__ = ["drawings_of", "findings_of", "findings_table_of", "survey_of", "table_of"]
 
 
 def table_of(verdicts: Sequence[Verdict]) -> Iterator[str]:
     """Scenarios by policies: verdicts, and how many states each took."""
+    cells = [_cell(each.is_safe, each.is_expected, f"{each.states:,}") for each in verdicts]
+    yield from _table(verdicts, cells)
+    yield from _summary(verdicts)
+
+
+def findings_table_of(findings: Sequence[Finding]) -> Iterator[str]:
+    """Scenarios by policies: what real guests did, and how many there were."""
+    cells = [_cell(each.is_safe, each.is_expected, f"{each.runs:,}") for each in findings]
+    yield from _table([each.verdict for each in findings], cells)
+    yield f"{sum(each.runs for each in findings):,} guests migrated on /dev/kvm"
+    yield from _summary(findings)
+
+
+def _table(verdicts: Sequence[Verdict], cells: Sequence[str]) -> Iterator[str]:
     policies = list(dict.fromkeys(verdict.policy.name for verdict in verdicts))
     yield from _headings("scenario", policies)
     rows: dict[tuple[str, str], list[str]] = {}
-    for each in verdicts:
-        cells = rows.setdefault((each.scenario.name, each.bytes), [])
-        cells.append(_cell(each.is_safe, each.is_expected, f"{each.states:,}"))
+    for each, cell in zip(verdicts, cells, strict=True):
+        rows.setdefault((each.scenario.name, each.bytes), []).append(cell)
     before = None
-    for (name, bytes_model), cells in rows.items():
-        yield _line("" if name == before else name, bytes_model, cells)
+    for (name, bytes_model), row in rows.items():
+        yield _line("" if name == before else name, bytes_model, row)
         before = name
     yield ""
     broken = {each.scenario.name: each.scenario.at_fault for each in verdicts}
     at_fault = [f"{name} breaks {rule}" for name, rule in broken.items() if rule]
     if at_fault:
         yield f"guests at fault: {', '.join(at_fault)}"
-    yield from _summary(verdicts)
 
 
 def drawings_of(verdicts: Sequence[Verdict]) -> Iterator[str]:
@@ -36,6 +52,25 @@ def drawings_of(verdicts: Sequence[Verdict]) -> Iterator[str]:
             yield ""
         yield from drawing_of(verdict)
         if not verdict.is_expected:
+            yield "this is not the expected verdict"
+
+
+def findings_of(findings: Sequence[Finding]) -> Iterator[str]:
+    """Each finding, with the interleaving that a real guest went through."""
+    for number, finding in enumerate(findings):
+        if number:
+            yield ""
+        verdict, outcome = finding.verdict, finding.outcome
+        yield from heading_of(verdict)
+        found = f"bytes {verdict.bytes} by a conversion: {'safe' if finding.is_safe else 'corrupt'}"
+        guests = "a real guest" if finding.runs == 1 else f"{finding.runs:,} real guests"
+        yield f"{found}, {guests} on /dev/kvm{', the last of them' if finding.runs > 1 else ''}"
+        yield from columns_of(verdict.scenario, outcome.moves)
+        if outcome.faults:
+            yield ""
+        for page, fault in outcome.faults:
+            yield f"  page {page}, as the guest reads it there: {fault.what}"
+        if not finding.is_expected:
             yield "this is not the expected verdict"
 
 
@@ -73,7 +108,7 @@ def _line(name: str, bytes_model: str, cells: Sequence[str]) -> str:
     return f"{name:<21}{bytes_model:<11}{''.join(f'{cell:<15}' for cell in cells)}".rstrip()
 
 
-def _summary(verdicts: Sequence[Verdict] | Sequence[Survey]) -> Iterator[str]:
+def _summary(verdicts: Sequence[Verdict] | Sequence[Survey] | Sequence[Finding]) -> Iterator[str]:
     wrong = sum(not each.is_expected for each in verdicts)
     if wrong:
         yield f"{wrong:,} of {len(verdicts):,} verdicts are not the expected ones: those with !"

@@ -12,13 +12,14 @@ from typing import Final, Protocol
 
 from pysharedpages.kvmguest.race_guest import RaceGuest
 from pysharedpages.kvmguest.race_vmm import RealVmm
+from pysharedpages.races.explorer import Verdict
 from pysharedpages.races.page import Fault
 from pysharedpages.races.policies import Policy
 from pysharedpages.races.scenario import Kind, Log, Scenario
 from pysharedpages.races.vmm import Action, TransportError, Verb
 from pysharedpages.races.world import Move
 
-__all__ = ["Outcome", "RandomSchedule", "Replay", "Schedule", "run"]
+__all__ = ["Finding", "Outcome", "RandomSchedule", "Replay", "Schedule", "examine", "run"]
 
 _MAY_FAIL: Final = (Verb.SEND, Verb.COMMIT)
 
@@ -120,6 +121,52 @@ def run(
     own = (log or "bitmap") if scenario.log is Log.BITMAP else "ring"
     with RaceGuest(scenario, bytes_model, own, seed=seed) as guest:
         return _Race(guest, policy, schedule).run()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What real guests did, beside what the model says of them.
+
+    outcome: of the run that corrupted a page, the last, or else of the last. runs: how many there
+        were.
+    """
+
+    verdict: Verdict
+    outcome: Outcome
+    runs: int
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether no run corrupted a page."""
+        return self.outcome.is_safe
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether that is what the scenario says."""
+        verdict = self.verdict
+        return self.is_safe == (verdict.scenario.hole(verdict.policy.name, verdict.bytes) is None)
+
+
+def examine(verdict: Verdict, *, runs: int, log: str | None = None, seed: int = 0) -> Finding:
+    """Have a real guest lose the pages that the model's loses, in the same interleaving; where the
+    model finds no such, migrate `runs` guests, one or more, with their steps anywhere.
+
+    Raises as `run` does.
+    """
+    scenario, policy = verdict.scenario, verdict.policy
+
+    def once(schedule: Schedule, number: int) -> Outcome:
+        return run(
+            scenario, policy, schedule, bytes_model=verdict.bytes, log=log, seed=seed + number
+        )
+
+    if not verdict.is_safe:
+        return Finding(verdict, once(Replay(verdict.trace), 0), 1)
+    for number in range(runs):
+        outcome = once(RandomSchedule(scenario, Random(f"{seed}/{number}/{scenario.name}")), number)
+        if not outcome.is_safe:
+            break
+    return Finding(verdict, outcome, number + 1)
 
 
 class _Race:

@@ -10,7 +10,7 @@ private bytes are under a key of the host they lie on. The tracker, the page set
 
 from __future__ import annotations
 
-from pysharedpages.races.drawing import drawing_of
+from pysharedpages.races.drawing import columns_of, drawing_of, heading_of
 from pysharedpages.races.explorer import Explorer, Verdict, explore, replay
 from pysharedpages.races.policies import POLICIES, Policy, migrating
 from pysharedpages.races.programs import every_program, random_programs
@@ -51,9 +51,11 @@ __all__ = [
     "Verb",
     "Verdict",
     "Vmm",
+    "columns_of",
     "drawing_of",
     "every_program",
     "explore",
+    "heading_of",
     "migrating",
     "random_programs",
     "replay",

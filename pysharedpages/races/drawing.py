@@ -10,7 +10,7 @@ from pysharedpages.races.scenario import Kind, Scenario, Step
 from pysharedpages.races.vmm import Action, Verb
 from pysharedpages.races.world import Move
 
-__all__ = ["drawing_of"]
+__all__ = ["columns_of", "drawing_of", "heading_of"]
 
 _LETTERS: Final = {
     Kind.WRITE: "W: ",
@@ -26,24 +26,32 @@ _LETTERS: Final = {
 
 def drawing_of(verdict: Verdict) -> Iterator[str]:
     """The lines of a verdict: what was explored, and the interleaving that corrupts a page."""
-    scenario, policy = verdict.scenario, verdict.policy
-    yield f"scenario {scenario.name}: {scenario.summary}"
-    yield f"policy {policy.name}: {policy.summary}"
-    if scenario.at_fault:
-        yield f"the guest breaks {scenario.at_fault}"
+    yield from heading_of(verdict)
     outcome = "safe" if verdict.is_safe else "corrupt"
     yield f"bytes {verdict.bytes} by a conversion: {outcome}, {verdict.states:,} states"
-    if verdict.is_safe:
-        return
-    rows = list(_Columns(scenario).rows(verdict.trace))
-    width = max(len(guest) for guest, _ in rows)
+    if not verdict.is_safe:
+        yield from columns_of(verdict.scenario, verdict.trace)
+        yield ""
+        for page, fault in verdict.faults:
+            yield f"  page {page}: {fault.what}"
+
+
+def heading_of(verdict: Verdict) -> Iterator[str]:
+    """Whose interleavings these are."""
+    yield f"scenario {verdict.scenario.name}: {verdict.scenario.summary}"
+    yield f"policy {verdict.policy.name}: {verdict.policy.summary}"
+    if verdict.scenario.at_fault:
+        yield f"the guest breaks {verdict.scenario.at_fault}"
+
+
+def columns_of(scenario: Scenario, trace: Iterable[Move]) -> Iterator[str]:
+    """One interleaving: the guest, and the VMM."""
+    rows = list(_Columns(scenario).rows(trace))
+    width = max(len("guest"), *(len(guest) for guest, _ in rows))
     yield ""
     yield f"  {'guest':<{width}} | VMM"
     yield f"  {'-' * width}-+-{'-' * max(len(vmm) for _, vmm in rows)}"
     yield from (f"  {guest:<{width}} | {vmm}".rstrip() for guest, vmm in rows)
-    yield ""
-    for page, fault in verdict.faults:
-        yield f"  page {page}: {fault.what}"
 
 
 class _Columns:
