@@ -15,6 +15,7 @@ from pysharedpages.softguest.comparison import View
 from pysharedpages.softguest.host import DestinationHost, Link, SourceHost
 from pysharedpages.testing import AddressSpace, MicroVM
 from pysharedpages.testing.steps import Step
+from pysharedpages.testing.vcpu import Vcpu
 
 __all__ = ["Host", "Hosts"]
 
@@ -30,9 +31,9 @@ class Host(NamedTuple):
 class Hosts:
     """`here`, where the guest boots, and `there`, where it goes: the same programs, other keys.
 
-    Only `here` has a dirty log, of the kind `log`. `converted(the host's view, gfn, shared)`, if
-    given, is called for each page that the guest converts on either, from the vCPU's thread: it may
-    do to the page what a platform would, and no dirty log sees it. A context manager; raises as
+    Only `here` has a dirty log, of the kind `log`. `converted(the host's view, vCPU, gfn, shared)`,
+    if given, is called for each page that the guest converts on either, from the vCPU's thread: it
+    may do to the page what a platform would, and no dirty log sees it. A context manager; raises as
     `MicroVM` does.
     """
 
@@ -45,7 +46,7 @@ class Hosts:
         seed: int,
         engine: str = "auto",
         ring_entries: int = 4096,
-        converted: Callable[[View, int, bool], object] | None = None,
+        converted: Callable[[View, int, int, bool], object] | None = None,
     ) -> None:
         self._closing = ExitStack()
         self._converted = converted
@@ -107,13 +108,13 @@ class Hosts:
         self._closing.enter_context(machine)
         return Host(machine, pages, view)
 
-    def _on_conversion(self, view: View) -> Callable[..., object] | None:
+    def _on_conversion(self, view: View) -> Callable[[Vcpu, int, int, bool], object] | None:
         converted = self._converted
         if converted is None:
             return None
 
-        def each(_vcpu: object, gfn: int, npages: int, shared: bool) -> None:
+        def each(vcpu: Vcpu, gfn: int, npages: int, shared: bool) -> None:
             for page in range(gfn, gfn + npages):
-                converted(view, page, shared)
+                converted(view, vcpu.number, page, shared)
 
         return each

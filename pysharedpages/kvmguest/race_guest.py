@@ -1,13 +1,15 @@
 """A scenario's guest on a real KVM: it takes one step at a time, and its VMM decides when.
 
 Every vCPU stays at a breakpoint before each of its steps. `step` lets one pass and returns when the
-step is done and the vCPU is out of the guest. After `move` steps are taken on the other host, where
-the guest goes on with the registers it had. What a page should hold is known from the steps alone:
-nothing here asks the tracker.
+step is done and the vCPU is out of the guest, be it in the exit of a conversion that the platform
+has yet to do. After `move` steps are taken on the other host, where the guest goes on with the
+registers it had.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Self
@@ -17,8 +19,9 @@ from pysharedpages.dirty import GuestMemory
 from pysharedpages.errors import SharedPagesError
 from pysharedpages.kvmguest.hosts import Host, Hosts
 from pysharedpages.kvmguest.ledger import Ledger, LedgerView
-from pysharedpages.races.page import Bytes, Content, Fault, Layer, Page, fault_of
-from pysharedpages.races.scenario import REWRITTEN, Kind, Program, Scenario
+from pysharedpages.kvmguest.race_pages import BEGINS, FINISHES, SHARES, WRITES, RacePages
+from pysharedpages.races.page import Content, Fault
+from pysharedpages.races.scenario import Kind, Program, Scenario
 from pysharedpages.races.scenario import Step as Act
 from pysharedpages.softguest.comparison import View
 from pysharedpages.testing.space import PAGE_SIZE
@@ -30,6 +33,15 @@ __all__ = ["RaceGuest"]
 # Sparse, and small enough for all of it to be sent in every first round.
 _MEMORY_PAGES: Final = 16
 _PATIENCE_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.1
+
+
+class _Half:
+    """A conversion whose exit is held up: begun by the vCPU's thread, finished by the other."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.finished = threading.Event()
 
 
 class RaceGuest:
@@ -43,18 +55,12 @@ class RaceGuest:
     def __init__(self, scenario: Scenario, bytes_model: str, log: str, *, seed: int = 0) -> None:
         self.scenario = scenario
         self.ledger = Ledger(_MEMORY_PAGES, scenario.npages)
-        self._clears = bytes_model == REWRITTEN
         self._moved = self._went_on = False
         self._done = [0] * len(scenario.vcpus)
         self._pages = {self.ledger.layout.gfn(page): page for page in range(scenario.npages)}
-        # By page: the type that the hosts were told, that of the last write, and what is expected,
-        # or garbage where nothing is.
-        self._told = [False] * scenario.npages
-        self._wrote_shared = [page in scenario.shared for page in range(scenario.npages)]
-        self._content = [
-            Content.GARBAGE if page in scenario.mmio else Content.NEW
-            for page in range(scenario.npages)
-        ]
+        self._expected = RacePages(scenario, bytes_model)
+        # By vCPU: conversions that the tracker has, and the platform has not done.
+        self._halves: dict[int, _Half] = {}
         programs = [
             (*(self._boot() if number == 0 else ()), *self._steps(program))
             for number, program in enumerate(scenario.vcpus)
@@ -77,25 +83,37 @@ class RaceGuest:
             if self._done[vcpu] < len(program)
         ]
 
+    def converting(self) -> list[int]:
+        """The vCPUs in the middle of a conversion: they cannot stop there."""
+        return list(self._halves)
+
     def step(self, vcpu: int) -> Act:
         """Let a vCPU take its next step, and return it. IndexError if it has none."""
         act = self.scenario.vcpus[vcpu][self._done[vcpu]]
-        told = self._told[act.page]
+        told = self._expected.is_shared(act.page)
         running = self._host.machine.vcpus[vcpu]
-        if running.state is State.NEW:
-            running.load(self.hosts.here.machine.vcpus[vcpu].registers())
-            running.start()
+        if act.kind in BEGINS:
+            half = self._halves[vcpu] = _Half()
+            self._go(running)
+            self._wait_for_exit(half)
         else:
-            running.pass_breakpoint()
-        self._wait(running)
+            if act.kind in FINISHES:
+                self._halves.pop(vcpu).finished.set()
+            else:
+                self._go(running)
+            self._wait(running)
         self._done[vcpu] += 1
         self._went_on = self._moved
-        self._expect(act, told)
+        self._expected.take(act, told)
         return act
 
     def move(self) -> None:
         """Have the guest go on on the destination."""
         self._moved = True
+
+    def gfn_of(self, page: int) -> int:
+        """Where a page of the scenario lies."""
+        return self.ledger.layout.gfn(page)
 
     def page_at(self, gfn: int) -> int | None:
         """The scenario's page at a gfn; None for the ledger, and where nothing is."""
@@ -117,6 +135,8 @@ class RaceGuest:
 
     def close(self) -> None:
         """End the guest on both hosts."""
+        for half in self._halves.values():
+            half.finished.set()
         self.hosts.close()
 
     def __enter__(self) -> Self:
@@ -135,43 +155,16 @@ class RaceGuest:
         """Where the guest is."""
         return self.hosts.there if self._moved else self.hosts.here
 
-    # ---- what it should read ----
-
-    def _expect(self, act: Act, told: bool) -> None:
-        """Note what the page holds after a step; `told` is its type as the host knew it before."""
-        page = act.page
-        now = act.kind is Kind.SET_SHARED
-        if page in self.scenario.mmio:
-            return
-        if act.kind is Kind.WRITE or act.kind is Kind.EARLY_WRITE:
-            self._content[page] = Content.NEW
-            self._wrote_shared[page] = told is (act.kind is Kind.WRITE)
-        elif now is not told and self._clears:
-            self._content[page] = Content.ZERO
-        elif now is not told:
-            kept = self.scenario.at_fault == "R3" and self._wrote_shared[page] is now
-            self._content[page] = Content.NEW if kept else Content.GARBAGE
-
     def _fault(self, page: int, table: LedgerView, listed: Snapshot) -> Fault | None:
-        """What the model says of a page that is, on both hosts, as this one really is."""
-        own = table.is_shared(page)
-        wanted = self._content[page]
-        here, there = (Layer.PLAIN, Layer.PLAIN) if own else (Layer.HERE, Layer.THERE)
-        real = Page(
-            here=Bytes(here, wanted),
-            there=Bytes(there, self._read(page, table)),
-            own=own,
-            told=self._told[page],
-            lost=wanted is Content.GARBAGE,
-            listed=table.gfn(page) in listed,
-        )
-        return fault_of(real, False)
+        found = self._read(page, table)
+        is_listed = table.gfn(page) in listed
+        return self._expected.fault(page, table.is_shared(page), found, is_listed)
 
     def _read(self, page: int, table: LedgerView) -> Content:
         seen = table.seen(page, self.hosts.there.view)
         if seen == bytes(PAGE_SIZE):
             return Content.ZERO
-        if self._content[page] is Content.NEW and table.wrote(page, seen):
+        if self._expected.expects(page) is Content.NEW and table.wrote(page, seen):
             return Content.NEW
         return Content.OLD if table.wrote_ever(page, seen) else Content.GARBAGE
 
@@ -182,13 +175,8 @@ class RaceGuest:
         holes = [self.ledger.layout.gfn(page) for page in sorted(self.scenario.mmio)]
         starts = [0, *(gfn + 1 for gfn in holes)]
         slots = zip(starts, [*holes, _MEMORY_PAGES], strict=True)
-        return GuestMemory(
-            [
-                (slot, start, stop - start)
-                for slot, (start, stop) in enumerate(slots)
-                if stop > start
-            ]
-        )
+        sizes = [(start, stop - start) for start, stop in slots if stop > start]
+        return GuestMemory([(slot, *size) for slot, size in enumerate(sizes)])
 
     def _boot(self) -> Iterator[Step]:
         yield self.ledger.convert_itself()
@@ -202,18 +190,32 @@ class RaceGuest:
         # What this vCPU told last: an early write is under the other type.
         shared = set(self.scenario.shared)
         for number, act in enumerate(program):
-            yield Breakpoint(number)
             page = range(act.page, act.page + 1)
-            if act.page in self.scenario.mmio and act.kind in (Kind.WRITE, Kind.EARLY_WRITE):
-                continue  # this VM has no device that would take it
-            if act.kind is Kind.EARLY_WRITE:
-                yield self.ledger.assume(act.page, act.page not in shared)
-            if act.kind is Kind.WRITE or act.kind is Kind.EARLY_WRITE:
-                yield from self.ledger.stamp(page)
+            if act.kind in FINISHES:
                 continue
-            yield from self.ledger.retype(page, act.kind is Kind.SET_SHARED)
-            (shared.add if act.kind is Kind.SET_SHARED else shared.discard)(act.page)
+            yield Breakpoint(number)
+            if act.kind not in WRITES:
+                yield from self.ledger.retype(page, act.kind in SHARES)
+                (shared.add if act.kind in SHARES else shared.discard)(act.page)
+            elif act.page not in self.scenario.mmio:  # this VM has no device that would take it
+                if act.kind is Kind.EARLY_WRITE:
+                    yield self.ledger.assume(act.page, act.page not in shared)
+                yield from self.ledger.stamp(page)
         yield Breakpoint(len(program))
+
+    def _go(self, vcpu: Vcpu) -> None:
+        if vcpu.state is State.NEW:
+            vcpu.load(self.hosts.here.machine.vcpus[vcpu.number].registers())
+            vcpu.start()
+        else:
+            vcpu.pass_breakpoint()
+
+    def _wait_for_exit(self, half: _Half) -> None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not half.begun.wait(_POLL_SECONDS):
+            self._host.machine.raise_failure()
+            if time.monotonic() > deadline:
+                raise SharedPagesError("a vCPU that was to convert a page did not leave the guest")
 
     def _wait(self, vcpu: Vcpu) -> None:
         still = vcpu.wait_until_still(_PATIENCE_SECONDS)
@@ -221,12 +223,16 @@ class RaceGuest:
         if not still or vcpu.state is not State.AT_BREAKPOINT:
             raise SharedPagesError(f"vCPU {vcpu.number} is {vcpu.state.value}, at no breakpoint")
 
-    def _on_conversion(self, view: View, gfn: int, shared: bool) -> None:
-        """A status that is told again is no conversion, and the platform does not hear of it."""
+    def _on_conversion(self, view: View, vcpu: int, gfn: int, shared: bool) -> None:
+        """The tracker has heard; now the platform does it, unless that status was told before."""
         page = self._pages.get(gfn)
-        if page is None or self._told[page] is shared:
+        if page is None:
             return
-        self._told[page] = shared
-        if self._clears and page not in self.scenario.mmio:
+        is_conversion = self._expected.tell(page, shared)
+        half = self._halves.get(vcpu)
+        if half is not None:
+            half.begun.set()
+            half.finished.wait()
+        if is_conversion and self._expected.clears:
             zeros = bytes(PAGE_SIZE)
             view.space.write(gfn, zeros if shared else view.cipher.encrypt(gfn, zeros))

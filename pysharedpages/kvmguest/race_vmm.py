@@ -44,6 +44,7 @@ class RealVmm(Vmm):
         self.pages = guest.hosts.here.pages
         self.log = DirtyLog(machine.memory)
         self._found = found
+        self._own: list[int] = []
         self._unkicked = None
         source: DirtySource
         if guest.scenario.log is Log.UNKICKED_RING:
@@ -51,7 +52,7 @@ class RealVmm(Vmm):
         else:
             source = machine.dirty_source(self.log)
         self.tracker = _Tracker(self)
-        self.source = _Source(self, source)
+        self.source = _Source(self, source, self._own)
         guest.boot()
         # As if KVM's log had been turned on just now: what the guest wrote before is not in it.
         self.on_exit()
@@ -61,6 +62,10 @@ class RealVmm(Vmm):
     def found(self, pages: PageSet) -> None:
         """A harvest found these dirty, or a list shared."""
         self._found(self._known(pages))
+
+    def add(self, page: int) -> None:
+        """Have the next harvest find a page that the VMM knows to be dirty."""
+        self._own.append(self._guest.gfn_of(page))
 
     def on_exit(self) -> None:
         """A vCPU has left the guest for more than a breakpoint."""
@@ -107,10 +112,11 @@ class _Tracker(HookedTracker):
 
 
 class _Source(HookedSource):
-    """A source of dirty pages, with the guest able to run before it is collected."""
+    """KVM's dirty pages and the VMM's `own`, with the guest able to run before a collection."""
 
-    def __init__(self, vmm: RealVmm, source: DirtySource) -> None:
+    def __init__(self, vmm: RealVmm, source: DirtySource, own: list[int]) -> None:
         super().__init__(vmm)
+        self._own = own
         self._told = vmm.found
         self._real = source
 
@@ -119,6 +125,8 @@ class _Source(HookedSource):
         self._vmm.do(Verb.HARVEST)
         earlier = log.take()
         self._real.collect(log)
+        log.add_pages(self._own)
+        self._own.clear()
         found = log.take()
         self._told(_pages_of(found))
         found.abort()

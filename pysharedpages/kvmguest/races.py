@@ -21,6 +21,7 @@ from pysharedpages.races.world import Move
 
 __all__ = ["Finding", "Outcome", "RandomSchedule", "Replay", "Schedule", "examine", "run"]
 
+_EXITS: Final = (Kind.SET_SHARED, Kind.SET_PRIVATE, Kind.BEGIN_SHARED, Kind.BEGIN_PRIVATE)
 _MAY_FAIL: Final = (Verb.SEND, Verb.COMMIT)
 
 
@@ -196,6 +197,9 @@ class _Race:
             if vcpu is None:
                 break
             self._step(vcpu)
+        if action.verb is Verb.STOP:
+            for vcpu in self._guest.converting():
+                self._step(vcpu)
         failed = self._schedule.fails(action) and action.verb in _MAY_FAIL
         self._moves.append(Move(action=action, failed=failed))
         if failed:
@@ -210,5 +214,7 @@ class _Race:
     def _step(self, vcpu: int) -> None:
         step = self._guest.step(vcpu)
         self._moves.append(Move(vcpu, step))
-        if step.kind in (Kind.SET_SHARED, Kind.SET_PRIVATE):
+        if step.kind in _EXITS:
             self._vmm.on_exit()
+        if step.kind is Kind.FINISH_LOGGED and step.page not in self._guest.scenario.mmio:
+            self._vmm.add(step.page)

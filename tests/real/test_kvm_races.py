@@ -44,7 +44,7 @@ def explorer() -> Explorer:
 
 def seeds(count: int) -> range:
     """One for each of `count` runs at scale 1."""
-    return range(SEED, SEED + max(2, round(count * SCALE)))
+    return range(SEED, SEED + max(1, round(count * SCALE)))
 
 
 def random_run(
@@ -98,7 +98,7 @@ def test_a_hole_of_the_table_is_one_on_a_real_guest(explorer: Explorer, scenario
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=lambda scenario: str(scenario.name))
 def test_what_happens_at_random_is_what_the_model_says(scenario: Scenario) -> None:
-    for seed in seeds(2):
+    for seed in seeds(1):
         for number, policy in enumerate(POLICIES.values()):
             bytes_model = BYTES[(seed + number) % 2]
             outcome = random_run(scenario, policy, seed, bytes_model)
@@ -108,7 +108,7 @@ def test_what_happens_at_random_is_what_the_model_says(scenario: Scenario) -> No
 @pytest.mark.parametrize("bytes_model", BYTES)
 @pytest.mark.parametrize("scenario", SOUND, ids=lambda scenario: str(scenario.name))
 def test_a_guest_that_keeps_the_rules_arrives(scenario: Scenario, bytes_model: str) -> None:
-    for seed in seeds(3):
+    for seed in seeds(2):
         outcome = random_run(scenario, RIGHT, seed, bytes_model)
         assert outcome.is_safe, (seed, outcome)
 
