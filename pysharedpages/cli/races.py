@@ -8,6 +8,7 @@ import argparse
 import importlib.util
 import json
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -134,13 +135,16 @@ def _require_kvm() -> None:
 
 
 def _run_on_kvm(options: argparse.Namespace, verdicts: list[Verdict], drawn: bool) -> Exit:
-    from pysharedpages.kvmguest.races import examine
+    from pysharedpages.kvmguest.races import DivergedError, examine
 
     runs = _RUNS if options.runs is None else options.runs
     try:
         findings = [
             examine(each, runs=runs, log=options.log, seed=options.seed or 0) for each in verdicts
         ]
+    except DivergedError as error:
+        print(f"pysharedpages: --guest kvm: {error}", file=sys.stderr)
+        return Exit.CHECK_FAILED
     except SharedPagesError as error:
         raise CannotRunError(f"--guest kvm: {error}") from error
     _show(

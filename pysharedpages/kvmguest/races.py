@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Protocol
 
+from pysharedpages.errors import SharedPagesError
 from pysharedpages.kvmguest.race_guest import RaceGuest
 from pysharedpages.kvmguest.race_vmm import RealVmm
 from pysharedpages.races.explorer import Verdict
@@ -19,10 +20,23 @@ from pysharedpages.races.scenario import Kind, Log, Scenario
 from pysharedpages.races.vmm import Action, TransportError, Verb
 from pysharedpages.races.world import Move
 
-__all__ = ["Finding", "Outcome", "RandomSchedule", "Replay", "Schedule", "examine", "run"]
+__all__ = [
+    "DivergedError",
+    "Finding",
+    "Outcome",
+    "RandomSchedule",
+    "Replay",
+    "Schedule",
+    "examine",
+    "run",
+]
 
 _EXITS: Final = (Kind.SET_SHARED, Kind.SET_PRIVATE, Kind.BEGIN_SHARED, Kind.BEGIN_PRIVATE)
 _MAY_FAIL: Final = (Verb.SEND, Verb.COMMIT)
+
+
+class DivergedError(SharedPagesError):
+    """A real guest or its VMM did not follow the trace."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +92,8 @@ class RandomSchedule:
 
 
 class Replay:
-    """The moves of a trace, in their order; after its end the VMM alone. ValueError if the VMM acts
-    otherwise.
+    """The moves of a trace, in their order; after its end the VMM alone. DivergedError where that
+    cannot be.
     """
 
     def __init__(self, trace: Sequence[Move]) -> None:
@@ -91,7 +105,7 @@ class Replay:
             return None
         move = self._left.pop()
         if move.vcpu not in ready:
-            raise ValueError(f"the guest has no step left for {move}")
+            raise DivergedError(f"the guest has no step left for {move}")
         return move.vcpu
 
     def fails(self, action: Action) -> bool:
@@ -100,7 +114,7 @@ class Replay:
             return False
         move = self._left.pop()
         if move.action != action:
-            raise ValueError(f"the VMM is at {action}, the trace at {move}")
+            raise DivergedError(f"the VMM is at {action}, the trace at {move}")
         return move.failed
 
 
@@ -116,8 +130,7 @@ def run(
     """Migrate the scenario's guest from one VM to another, and judge what it reads there.
 
     `log` is "bitmap" or "ring", in place of a scenario's bitmap; `seed` makes the keys. Raises
-    UnsupportedHostError where the host has no KVM that can, ValueError where the VMM does not
-    follow a `Replay`.
+    UnsupportedHostError where the host has no KVM that can, DivergedError from a `Replay`.
     """
     own = (log or "bitmap") if scenario.log is Log.BITMAP else "ring"
     with RaceGuest(scenario, bytes_model, own, seed=seed) as guest:

@@ -16,7 +16,7 @@ import pytest
 from pysharedpages import PageSet
 from pysharedpages._core import Snapshot, Transfer
 from pysharedpages.dirty import Harvest
-from pysharedpages.kvmguest.races import Outcome, RandomSchedule, Replay, run
+from pysharedpages.kvmguest.races import DivergedError, Outcome, RandomSchedule, Replay, run
 from pysharedpages.migration import Migration, Round
 from pysharedpages.races.explorer import Explorer, replay
 from pysharedpages.races.page import Fault
@@ -190,5 +190,5 @@ def test_a_page_and_its_ledger_entry_that_are_lost_together_are_missed() -> None
 
 def test_a_trace_of_another_policy_is_refused(explorer: Explorer) -> None:
     trace = explorer.explore(SCENARIOS["2"], WRONG, PRESERVED).trace
-    with pytest.raises(ValueError, match="the trace at"):
+    with pytest.raises(DivergedError, match="the trace at"):
         run(SCENARIOS["2"], RIGHT, Replay(trace), bytes_model=PRESERVED)

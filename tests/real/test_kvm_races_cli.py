@@ -8,6 +8,7 @@ import json
 import pytest
 
 from pysharedpages.cli import main
+from pysharedpages.sources import KvmDirtyLog
 from pysharedpages.testing import MicroVM
 
 REASON = MicroVM.available()
@@ -75,6 +76,15 @@ def test_table_has_a_guest_for_each_corrupt_cell(capsys: pytest.CaptureFixture[s
         "16 guests migrated on /dev/kvm",
         "10 verdicts, every one the expected one",
     ]
+
+
+@needs_kvm
+def test_guest_that_does_not_follow_the_model_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(KvmDirtyLog, "collect", lambda self, log: log.add_pages([14]))
+    assert main(WRONG) == 1
+    assert "the trace at" in capsys.readouterr().err
 
 
 def test_host_without_kvm_exits_with_3(
