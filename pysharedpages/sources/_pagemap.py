@@ -134,7 +134,7 @@ def check_host() -> None:
         )
 
 
-def _open_proc(name: str) -> io.FileIO:
+def open_proc(name: str) -> io.FileIO:
     try:
         return open(f"/proc/self/{name}", "rb", buffering=0)
     except OSError as error:
@@ -149,7 +149,7 @@ def is_private_anonymous(start: int, stop: int) -> bool:
     """
     position = start
     anonymous = True
-    with _open_proc("maps") as maps:
+    with open_proc("maps") as maps:
         for line in maps:
             span, permissions, _offset, _device, inode = line.split(None, 5)[:5]
             first, last = (int(bound, 16) for bound in span.split(b"-"))
@@ -233,7 +233,7 @@ class WriteWatch:
         self._stop = stop
         self._anyof = anyof
         self._regions = np.zeros((SCAN_REGIONS, 3), np.uint64)
-        self._pagemap = _open_proc("pagemap")
+        self._pagemap = open_proc("pagemap")
         try:
             uffd = open_userfaultfd()
         except SharedPagesError:
