@@ -123,12 +123,13 @@ def test_every_conversion_counts_even_there_and_back() -> None:
 def test_a_guest_says_whether_it_may_be_migrated() -> None:
     program = [AllowMigration(False), Breakpoint(1), AllowMigration(), Breakpoint(2)]
     with SharedPages(NPAGES) as pages, MicroVM(NPAGES, [program], pages=pages) as machine:
-        assert pages.migration_allowed is None
+        said = [pages.migration_allowed]
         run(machine)
-        assert pages.migration_allowed is False
+        said.append(pages.migration_allowed)
         machine.vcpus[0].pass_breakpoint()
         assert machine.wait_until_still(60)
-        assert pages.migration_allowed is True
+        said.append(pages.migration_allowed)
+        assert said == [None, False, True]
         assert len(pages) == 0
 
 
