@@ -27,7 +27,7 @@ from pysharedpages.migration import Migration, Round
 PAGE, NPAGES = 4096, 16384
 BOUNCE = range(512, 1024)  # what a guest's kernel shares at boot for its I/O
 VCPUS, BUFFERS, BUFFER_PAGES = 2, 64, 4  # besides, each vCPU converts buffers of its own
-STEPS = 300  # of each vCPU
+STEPS = 150  # of each vCPU
 MOST_SHARED = len(BOUNCE) + VCPUS * BUFFERS * BUFFER_PAGES
 
 
