@@ -142,6 +142,11 @@ class Link:
         kind, gfn, size = FRAME.unpack(self._read(FRAME.size))
         return kind, gfn, self._read(size)
 
+    def close(self) -> None:
+        """Hang up."""
+        self._file.close()
+        self._socket.close()
+
     def _read(self, size: int) -> bytes:
         data = self._file.read(size)
         if len(data) < size:
@@ -154,7 +159,7 @@ class Source:
 
     def __init__(self, host: Host, listener: socket.socket) -> None:
         self._host, self._listener = host, listener
-        self._link = Link(listener.accept()[0])
+        self.link = Link(listener.accept()[0])
 
     def send_rounds(self, rounds: Iterable[Round]) -> None:
         """Send each round; one that did not arrive is aborted, and its pages come again."""
@@ -166,25 +171,26 @@ class Source:
             except ConnectionError as error:
                 r.abort()
                 print(f"{name}: the link broke ({error}), so the round is aborted")
-                self._link = Link(self._listener.accept()[0])
+                self.link.close()
+                self.link = Link(self._listener.accept()[0])
 
     def _send(self, r: Round) -> None:
         if r.number == 2:
-            self._link.cut_after = max(1, r.pages // 2)
-        self._link.send(CANCEL, payload=r.rerouted.pages().tobytes())
+            self.link.cut_after = max(1, r.pages // 2)
+        self.link.send(CANCEL, payload=r.rerouted.pages().tobytes())
         for gfn in PageSet.from_ranges(r.shared):
-            self._link.send(SHARED, gfn, self._host.load(gfn))
+            self.link.send(SHARED, gfn, self._host.load(gfn))
         for gfn in PageSet.from_ranges(r.private):
-            self._link.send(PRIVATE, gfn, self._host.export_page(gfn))
-        self._link.send(ROUND_DONE)
-        self._link.receive()  # nothing is committed before it has arrived
+            self.link.send(PRIVATE, gfn, self._host.export_page(gfn))
+        self.link.send(ROUND_DONE)
+        self.link.receive()  # nothing is committed before it has arrived
 
     def finish(self, shared: PageSet, table: bytearray) -> tuple[PageSet, bytes]:
         """Send the list and the guest's table; the list and the pages as they are there."""
-        self._link.send(LIST, payload=shared.ranges().tobytes())
-        self._link.send(TABLE, payload=bytes(table))
-        there = np.frombuffer(self._link.receive()[2], np.uint64).reshape(-1, 2)
-        return PageSet.from_ranges(there), self._link.receive()[2]
+        self.link.send(LIST, payload=shared.ranges().tobytes())
+        self.link.send(TABLE, payload=bytes(table))
+        there = np.frombuffer(self.link.receive()[2], np.uint64).reshape(-1, 2)
+        return PageSet.from_ranges(there), self.link.receive()[2]
 
 
 class Destination:
@@ -202,7 +208,8 @@ class Destination:
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(path)
                 try:
-                    return destination._serve(Link(connection))
+                    destination._serve(Link(connection))
+                    return
                 except ConnectionError:
                     continue
 
@@ -220,7 +227,8 @@ class Destination:
                 self._pages.set_list(np.frombuffer(payload, np.uint64).reshape(-1, 2))
             elif kind == TABLE:
                 link.send(LIST, payload=self._pages.get_list().tobytes())
-                return link.send(SEEN, payload=self._host.seen_by(payload))
+                link.send(SEEN, payload=self._host.seen_by(payload))
+                return
 
     def _take(self, kind: int, gfn: int, page: bytes) -> None:
         """A platform refuses a page of the other kind until the first is cancelled or converted."""
@@ -243,6 +251,7 @@ def migrate(listener: socket.socket, told: bool, stack: ExitStack) -> bool:
     guest = Guest(host, pages, log if missing else None)
     stack.callback(guest.stop)
     source = Source(host, listener)
+    stack.callback(lambda: source.link.close())
     source.send_rounds(migration.rounds(most=8, until=lambda r: r.pages <= FEW))
     guest.stop()
     source.send_rounds(migration.final())

@@ -969,7 +969,8 @@ cdef class SharedPages:
     def fileno(self):
         """An eventfd that is readable after a change; the same at every call, closed by close().
 
-        Reading eight bytes from it clears it. Until first asked for it costs a writer nothing.
+        Reading eight bytes from it (`os.eventfd_read`) clears it: do that before the snapshot, or a
+        change between the two wakes nobody. Until first asked for it costs a writer nothing.
         """
         cdef int fd = -1
         cdef sp_status status
@@ -981,7 +982,10 @@ cdef class SharedPages:
         return fd
 
     def wait(self, epoch, timeout=None):
-        """Sleeps until the epoch is above `epoch`, or `timeout` seconds; returns the epoch then."""
+        """Sleeps until the epoch is above `epoch`, or `timeout` seconds; returns the epoch then.
+
+        With `snapshot.epoch` it returns at once if anything changed after that snapshot.
+        """
         cdef uint64_t seen = bounded(epoch, <uint64_t>-1, "epoch"), now = 0
         cdef sp_status status
         cdef int64_t left = -1

@@ -59,8 +59,9 @@ class ProcessMemory:
       parent's: in the child `collect` raises ClosedError, and `close` frees the child's
       descriptors alone. The parent's tracking goes on, and loses nothing.
 
-    Thread-safe. The mapping must outlive the source. `complete` is True: the first collection
-    reports every page that ever held data.
+    Thread-safe. The mapping must outlive the source. `complete` is True: the first collection, and
+    no later one, reports every page that ever held data. A second migration to another host takes
+    a source of its own.
 
     Raises RangeError for an address, length or gfn that is unaligned, negative or out of bounds,
     or a range that is not mapped throughout; TypeError for numbers that are no integers;

@@ -96,8 +96,9 @@ def map_gpa_range(gpa: int, npages: int, attributes: int) -> MapGpaRange:
     """Check the arguments of the hypercall, registers a0 to a2.
 
     EINVAL is the answer to a misaligned gpa, to no pages, to a range that ends above 2^64 bytes,
-    and to reserved bits in the attributes (63:5), which KVM itself lets through. A page size is
-    only a preference: an unknown one is none.
+    and to reserved bits in the attributes (63:5), which KVM itself lets through. It is due, too,
+    where `SharedPages.apply` raises RangeError: the guest has no such pages. A page size is only a
+    preference: an unknown one is none.
     """
     gpa, npages = register(gpa, "a0"), register(npages, "a1")
     attributes = register(attributes, "a2")
