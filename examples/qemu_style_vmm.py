@@ -175,7 +175,7 @@ class Vmm:
 
     def __init__(self, guest: KvmVM | PlayedVM, pages: SharedPages) -> None:
         self.sent: dict[int, tuple[bool, bytes]] = {}  # by gfn: whether as plain bytes, the bytes
-        self.migration: Migration | None = None
+        self.sent_list: PageSet | None = None
         self._guest, self._pages = guest, pages
         self._log = DirtyLog(guest.memory)
         self._source = guest.dirty_source(self._log)
@@ -235,7 +235,7 @@ class Vmm:
             await self._send(final)
         except SharedPagesError as error:
             return f"error: {error}"
-        self.migration = migration
+        self.sent_list = migration.snapshot
         pages = (f"{r.shared_pages}+{r.private_pages}" for r in migration.history)
         return f"completed; pages shared+private by round: {', '.join(pages)}"
 
@@ -274,11 +274,11 @@ async def operate(path: str) -> None:
 
 def arrived(vmm: Vmm, space: AddressSpace) -> bool:
     """Whether every page was sent as it is, on its type's path, and the list is the guest's."""
-    if vmm.migration is None:
+    if vmm.sent_list is None:
         print("the guest was not migrated")
         return False
     bad = [gfn for gfn in range(NPAGES) if vmm.sent.get(gfn) != (gfn in SHARED, space.read(gfn))]
-    is_list = vmm.migration.snapshot == SHARED
+    is_list = vmm.sent_list == SHARED
     print(f"{NPAGES} pages compared, and the paths they took: {len(bad)} differ {bad[:10]}")
     print(f"the list of shared pages is the guest's: {is_list}")
     return is_list and not bad

@@ -74,7 +74,7 @@ FAULTS = [
     ("live_migration.py", "payload=r.rerouted.pages().tobytes()", "payload=b''", "not cancelled"),
     ("live_migration.py", "self._pages.set_list(", "np.asarray(", "shared there as here: False"),
     ("qemu_style_vmm.py", "(r.private, False)", "(r.private, True)", "40.. differ"),
-    ("qemu_style_vmm.py", "vmm.migration.snapshot", "PageSet()", "is the guest's: False"),
+    ("qemu_style_vmm.py", "vmm.sent_list == SHARED", "not SHARED", "is the guest's: False"),
     (
         "snapshot_backup.py",
         "self.pins.unpin(self.pins.pinned & asked)",
