@@ -4,7 +4,7 @@ Run it with `python examples/qemu_style_vmm.py`. The guest is a real one where /
 else, and with `--played`, a thread that leaves the guest by the exits that KVM would make. Its vCPU
 has each conversion in the tracker before it goes on. The main loop sleeps until the tracker's
 eventfd or the monitor wakes it, and migrates the guest when told to, while it runs; one that
-forbids its migration is not even stopped. Prints the dialogue of a short session at the monitor,
+forbids its migration is not even stopped. Prints a short dialogue at the monitor,
 then compares what was sent with the guest's memory. Exit status 1 if the guest did not arrive.
 """
 
@@ -28,7 +28,7 @@ from pysharedpages.migration import Migration, Round
 from pysharedpages.testing import AddressSpace, MicroVM, steps
 
 PAGE, NPAGES = 4096, 4096
-PATIENCE = 20.0  # seconds for the whole session
+PATIENCE = 20.0  # seconds for all of it
 RING, BOUNCE, BUFFER, DATA = (8, 2), (1024, 64), (2048, 4), (3000, 8)  # gfn, pages
 SHARED = PageSet.from_ranges([(gfn, gfn + npages) for gfn, npages in (RING, BOUNCE)])
 
@@ -249,7 +249,7 @@ class Vmm:
 
 
 async def operate(path: str) -> None:
-    """A short session at the monitor."""
+    """A short dialogue at the monitor."""
     reader, writer = await asyncio.open_unix_connection(path)
 
     async def ask(command: str, until: str = "") -> None:
@@ -285,7 +285,7 @@ def arrived(vmm: Vmm, space: AddressSpace) -> bool:
 
 
 def main() -> int:
-    """Run a session, then see whether the guest arrived."""
+    """Run the dialogue, then see whether the guest arrived."""
     parser = argparse.ArgumentParser(description="a VMM's main loop on asyncio")
     parser.add_argument("--played", action="store_true", help="no KVM, even where there is one")
     missing = "as asked" if parser.parse_args().played else MicroVM.available()
@@ -296,8 +296,8 @@ def main() -> int:
         guest = PlayedVM(pages) if missing else stack.enter_context(KvmVM(pages))
         stack.callback(guest.stop)
         vmm = Vmm(guest, pages)
-        session = vmm.run(os.path.join(folder, "monitor"), operate)
-        asyncio.run(asyncio.wait_for(session, PATIENCE))
+        serving = vmm.run(os.path.join(folder, "monitor"), operate)
+        asyncio.run(asyncio.wait_for(serving, PATIENCE))
         return 0 if arrived(vmm, guest.space) else 1
 
 
