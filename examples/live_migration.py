@@ -247,7 +247,7 @@ def migrate(listener: socket.socket, told: bool, stack: ExitStack) -> bool:
     missing = "as asked" if told else ProcessMemory.available()
     sources = [] if missing else [stack.enter_context(ProcessMemory.over(host.memory))]
     print(f"writes: the guest tells of them, {missing}" if missing else f"writes: {sources[0]}")
-    migration = Migration(pages, log, sources)
+    migration = stack.enter_context(Migration(pages, log, sources))
     guest = Guest(host, pages, log if missing else None)
     stack.callback(guest.stop)
     source = Source(host, listener)

@@ -227,15 +227,15 @@ class Vmm:
 
     async def _migrate(self) -> str:
         """Harvests on the loop's own thread: a VMM with more memory gives a migration its own."""
-        migration = Migration(self._pages, self._log, [self._source])
         try:
-            await self._send(migration.rounds(most=4))
-            final = migration.final()  # refuses while the guest forbids it
-            await asyncio.to_thread(self._guest.stop)
-            await self._send(final)
+            with Migration(self._pages, self._log, [self._source]) as migration:
+                await self._send(migration.rounds(most=4))
+                final = migration.final()  # refuses while the guest forbids it
+                await asyncio.to_thread(self._guest.stop)
+                await self._send(final)
+                self.sent_list = migration.snapshot
         except SharedPagesError as error:
             return f"error: {error}"
-        self.sent_list = migration.snapshot
         pages = (f"{r.shared_pages}+{r.private_pages}" for r in migration.history)
         return f"completed; pages shared+private by round: {', '.join(pages)}"
 

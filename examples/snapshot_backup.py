@@ -186,26 +186,27 @@ def main() -> int:
         print(reason, file=sys.stderr)
         return 3
     log = DirtyLog(GuestMemory([(0, 0, NPAGES)]))
-    vmm, backup, migration = Vmm(pages, pins), Backup(memory, pages), Migration(pages, log, [])
-    guest = Guest(memory, vmm, log)
-    with ThreadPoolExecutor(VCPUS) as pool:
-        vcpus = [pool.submit(guest.run, number) for number in range(VCPUS)]
-        backup.take(migration.rounds(until=lambda r: all(vcpu.done() for vcpu in vcpus)))
-    for vcpu in vcpus:
-        vcpu.result()
-    live = len(migration.history)
-    backup.take(migration.final())  # nothing runs any more
+    vmm, backup = Vmm(pages, pins), Backup(memory, pages)
+    with Migration(pages, log, []) as migration:
+        guest = Guest(memory, vmm, log)
+        with ThreadPoolExecutor(VCPUS) as pool:
+            vcpus = [pool.submit(guest.run, number) for number in range(VCPUS)]
+            backup.take(migration.rounds(until=lambda r: all(vcpu.done() for vcpu in vcpus)))
+        for vcpu in vcpus:
+            vcpu.result()
+        live = len(migration.history)
+        backup.take(migration.final())  # nothing runs any more
 
-    differing = [gfn for gfn, page in guest.shared.items() if backup.copies.get(gfn) != page]
-    extra = backup.copies.keys() - guest.shared.keys()
     print(
         f"{vmm.conversions} requests converted {vmm.converted} pages; pinned == shared after each"
     )
     print(f"pinned: {size(len(pins.pinned))}, {size(vmm.most_pinned)} at most;", end=" ")
     print(f"pinning all memory takes {size(NPAGES)}")
+    differing = [gfn for gfn, page in guest.shared.items() if backup.copies.get(gfn) != page]
+    extra = backup.copies.keys() - guest.shared.keys()
     print(f"backup: {len(backup.copies)} shared pages in {live} rounds and a final one;", end=" ")
     print(f"{len(differing)} differ from what the guest wrote, {len(extra)} are not shared")
-    return 1 if differing or extra or backup.copies.keys() != set(migration.snapshot) else 0
+    return 1 if differing or extra or backup.copies.keys() != set(pages.snapshot()) else 0
 
 
 if __name__ == "__main__":
