@@ -5,6 +5,7 @@ from __future__ import annotations
 from pysharedpages.migration.errors import MigrationForbiddenError, StillDirtyError
 from pysharedpages.migration.interfaces import DirtySource, Tracker
 from pysharedpages.migration.migration import Migration
+from pysharedpages.migration.notify import changed, changes
 from pysharedpages.migration.round import Round, RoundRecord
 
 __all__ = [
@@ -15,4 +16,6 @@ __all__ = [
     "RoundRecord",
     "StillDirtyError",
     "Tracker",
+    "changed",
+    "changes",
 ]
