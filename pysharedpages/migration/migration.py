@@ -25,6 +25,7 @@ from pysharedpages._core import PageSet, Snapshot, Transfer
 from pysharedpages.dirty import DirtyLog, GuestMemory, Harvest
 from pysharedpages.errors import ClosedError, RangeError
 from pysharedpages.migration.errors import MigrationForbiddenError, StillDirtyError
+from pysharedpages.migration.foresight import Foresight
 from pysharedpages.migration.interfaces import DirtySource, Tracker, sources_of
 from pysharedpages.migration.round import Instants, Outcome, Round, RoundRecord
 from pysharedpages.migration.standing import Standing, pages_of
@@ -34,7 +35,7 @@ __all__ = ["Migration"]
 _FINAL_ROUNDS: Final = 16
 
 
-class Migration:
+class Migration(Foresight):
     """One guest's migration to one destination, round by round.
 
     The first round sends all of the log's memory unless there are sources and every one of them is
@@ -72,6 +73,7 @@ class Migration:
             raise TypeError(f"log must be DirtyLog, not {type(log).__name__}")
         if not callable(clock):
             raise TypeError(f"clock must be callable, not {type(clock).__name__}")
+        super().__init__(self._collect, pages, clock)
         self._pages = pages
         self._log = log
         self._sources = sources_of(sources)
@@ -343,6 +345,7 @@ class Migration:
         """Aborts a round that is open; what an interrupted step has left out goes back."""
         if self._round is not None and self._round.is_open:
             self._round.abort()
+        self._sampler.give_back()
         self._give_back()
 
     def _give_back(self) -> None:
