@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from random import Random
 
 import pytest
 
+from pysharedpages import Snapshot
 from pysharedpages.races import (
     BYTES,
     POLICIES,
@@ -17,9 +20,11 @@ from pysharedpages.races import (
     Kind,
     Log,
     Move,
+    Policy,
     Scenario,
     Step,
     Verb,
+    Vmm,
     every_program,
     random_programs,
     replay,
@@ -47,6 +52,62 @@ def test_merging_states_changes_no_verdict_and_no_length(merging: Explorer, poli
             assert merged.is_safe == unmerged.is_safe
             assert len(merged.trace) == len(unmerged.trace)
             assert unmerged.states >= merged.states
+
+
+class _List:
+    """The list of a VMM that reaches it by a call alone."""
+
+    def __init__(self, vmm: Vmm) -> None:
+        self.read = vmm.tracker.snapshot
+        self.now = self.read()
+
+    def __call__(self, *, again: bool) -> Snapshot:
+        if again:
+            self.now = self.read()
+        return self.now
+
+
+def _closure(vmm: Vmm) -> Callable[..., Snapshot]:
+    listed = _List(vmm)
+    return lambda *, again: listed(again=again)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        _List,
+        lambda vmm: _List(vmm).__call__,
+        _closure,
+        lambda vmm: partial(_List(vmm)),
+    ],
+    ids=["object", "method", "closure", "partial"],
+)
+def test_what_a_policy_holds_behind_a_callable_is_part_of_its_state(
+    make: Callable[[Vmm], Callable[..., Snapshot]],
+) -> None:
+    def harvest(vmm: Vmm, listed: Callable[..., Snapshot]) -> None:
+        vmm.source.collect(vmm.log)
+        with vmm.log.take() as harvest:
+            transfer = listed(again=False).merge(harvest)
+            vmm.send(transfer.shared, transfer.private)
+
+    def drive(vmm: Vmm) -> None:
+        listed = make(vmm)
+        vmm.log.add_ranges(vmm.log.memory.pages().ranges())
+        while vmm.next_round():
+            listed(again=True)
+            harvest(vmm, listed)
+        vmm.stop()
+        listed(again=True)
+        harvest(vmm, listed)
+        vmm.resume(listed(again=False))
+
+    policy = Policy("list behind a callable", "", drive)
+    merging, plain = Explorer(), Explorer(merge=False)
+    for guest in (replace(each, rounds=1) for each in every_program(2)):
+        merged = merging.explore(guest, policy, "preserved")
+        unmerged = plain.explore(guest, policy, "preserved")
+        assert (merged.is_safe, len(merged.trace)) == (unmerged.is_safe, len(unmerged.trace))
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

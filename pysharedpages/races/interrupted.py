@@ -3,15 +3,27 @@
 A VMM that stands in a hook is its frames, from there down to where it began: at which instruction
 each stands, and what its variables have. Page sets, harvests and transfers are told by their pages;
 snapshots also by what was converted from each to the next and since the last: whatever the VMM can
-ask of them later follows from that. A generator that waits is no frame: a policy must not remember
-in one what nothing else of it tells.
+ask of them later follows from that. Functions are told by their names and what they close over,
+bound methods by their objects too. What is in no variable is not seen: the generator that a loop
+runs over, the operands of an expression that calls a hook. A policy must not remember there what
+nothing else of it tells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import partial
 from itertools import pairwise
-from types import FrameType, TracebackType
+from types import (
+    BuiltinMethodType,
+    CellType,
+    FrameType,
+    FunctionType,
+    GeneratorType,
+    MethodType,
+    ModuleType,
+    TracebackType,
+)
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +45,8 @@ _SEEN_ELSEWHERE: Final = (
     DirtyLog,
     RoundRecord,
     TracebackType,
+    ModuleType,
+    type,
 )
 _ATOMS: Final = (type(None), bool, int, float, str)
 
@@ -46,7 +60,7 @@ def state_of(vmm: Vmm, hook: FrameType, bottom: FrameType) -> Hashable:
     frames = []
     frame = hook.f_back
     while frame is not None and frame is not bottom:
-        frames.append((frame.f_code.co_name, frame.f_lasti, reader.value(dict(frame.f_locals))))
+        frames.append(reader.frame(frame))
         frame = frame.f_back
     return (
         tuple(frames),
@@ -85,11 +99,15 @@ class _Reader:
         except ClosedError:
             return "ended"
 
+    def frame(self, frame: FrameType) -> Hashable:
+        """Where a function stands, and what its variables have."""
+        return frame.f_code.co_qualname, frame.f_lasti, self.value(dict(frame.f_locals))
+
     def value(self, item: Any) -> Hashable:
         """What an object says to whoever goes on with it."""
         if isinstance(item, _ATOMS):
             return item
-        if isinstance(item, _SEEN_ELSEWHERE) or callable(item):
+        if isinstance(item, _SEEN_ELSEWHERE):
             return type(item).__name__
         if id(item) in self._met:
             return "met", self._met[id(item)][0]
@@ -111,6 +129,16 @@ class _Reader:
             return tuple((name, self.value(item[name])) for name in sorted(item))
         if isinstance(item, (tuple, list, GuestMemory)):
             return tuple(self.value(each) for each in item)
+        if isinstance(item, (MethodType, BuiltinMethodType)):
+            return item.__qualname__, self.value(item.__self__)
+        if isinstance(item, FunctionType):
+            return item.__qualname__, self.value(item.__closure__)
+        if isinstance(item, GeneratorType):
+            return None if item.gi_frame is None else self.frame(item.gi_frame)
+        if isinstance(item, CellType):
+            return tuple(self.value(each) for each in _contents_of(item))
+        if isinstance(item, partial):
+            return tuple(self.value(each) for each in (item.func, item.args, item.keywords))
         if not hasattr(item, "__dict__"):
             raise TypeError(f"cannot tell what a {type(item).__name__} holds")
         return type(item).__name__, self.value(vars(item))
@@ -122,6 +150,13 @@ class _Reader:
             return "closed"
         self._snapshots.setdefault(epoch, item)
         return "snapshot", list(self._snapshots).index(epoch)
+
+
+def _contents_of(cell: CellType) -> tuple[Any, ...]:
+    try:
+        return (cell.cell_contents,)
+    except ValueError:
+        return ()
 
 
 def _pages(transfer: Transfer) -> Hashable:

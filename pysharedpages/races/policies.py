@@ -25,8 +25,11 @@ __all__ = ["POLICIES", "Policy", "migrating", "policy_of"]
 class Policy:
     """A way to migrate.
 
-    `drive` does one migration, from the first round to `Vmm.resume`. `corrupted_by` says for a byte
-    model how many steps a guest on one page needs to lose it; a model that is missing is safe.
+    `drive` does one migration, from the first round to `Vmm.resume`, and the same each time. What
+    it remembers lies in variables while `Vmm` has it: two ways that differ only in the generator
+    that a loop runs over, or in the operands of an unfinished expression, count as one.
+    `corrupted_by` says for a byte model how many steps a guest on one page needs to lose it; a
+    model that is missing is safe.
     """
 
     name: str
