@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -103,6 +104,45 @@ class AbortDrops(Migration):
             self._log.take().commit()
 
 
+class SecondAbortDrops(Migration):
+    """Drops the harvest of a round that failed after another had."""
+
+    failed = 0
+
+    def _settle(self, round_: Round, arrived: bool) -> None:
+        super()._settle(round_, arrived)
+        self.failed = 0 if arrived else self.failed + 1
+        if self.failed > 1:
+            self._log.take().commit()
+
+
+class SampleDrops(Migration):
+    """Drops what was dirty before a sample."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)  # type: ignore[arg-type]
+        collect = self._sampler._collect
+        self._sampler._collect = lambda: self._dropping(collect)
+
+    def _dropping(self, collect: Callable[[], Harvest]) -> Harvest:
+        collect().commit()
+        return self._log.take()
+
+
+def sampling(vmm: Vmm, make: Callable[..., Migration] = Migration) -> None:
+    """The rounds of `Migration`, each sent within a sample."""
+    migration = make(vmm.tracker, vmm.log, [vmm.source], clock=float)
+    while vmm.next_round():
+        with suppress(TransportError):
+            for each in migration.rounds(most=1):
+                with each, migration.sample():
+                    vmm.send(each.shared, each.private)
+    vmm.stop()
+    for each in migration.final():
+        vmm.send(each.shared, each.private)
+    vmm.resume(migration.snapshot)
+
+
 def ending_before_the_stop(vmm: Vmm) -> None:
     """The rounds of `Migration`, with the final ones made too early."""
     migration = Migration(vmm.tracker, vmm.log, [vmm.source], clock=float)
@@ -181,3 +221,23 @@ def test_mutants_are_told_apart_by_the_scenario_that_is_theirs(explorer: Explore
     assert not explorer.explore(aborted, drops, "preserved").is_safe
     assert explorer.explore(replace(aborted, failures=0), drops, "preserved").is_safe
     assert not explorer.explore(final, early, "preserved").is_safe
+
+
+def test_two_rounds_that_fail_in_a_row_lose_nothing(explorer: Explorer) -> None:
+    drops = mutant("second abort drops", SecondAbortDrops)
+    guests = [replace(guest, failures=2) for guest in every_program(2)]
+    for guest in guests:
+        for bytes_model in BYTES:
+            assert explorer.explore(guest, "pysharedpages", bytes_model).is_safe
+    assert not explorer.explore(guests[0], drops, "preserved").is_safe
+    assert explorer.explore(replace(guests[0], failures=1), drops, "preserved").is_safe
+
+
+def test_samples_lose_nothing(explorer: Explorer) -> None:
+    sampled = mutant("sampling", sampling)
+    drops = mutant("sample drops", partial(sampling, make=SampleDrops))
+    guests = [replace(guest, rounds=1) for guest in every_program(2)]
+    for guest in guests:
+        for bytes_model in BYTES:
+            assert explorer.explore(guest, sampled, bytes_model).is_safe
+    assert not explorer.explore(guests[0], drops, "preserved").is_safe
