@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pysharedpages import DirtyLog, GuestMemory, PageSet, SharedPages
+from pysharedpages import ClosedError, DirtyLog, GuestMemory, PageSet, SharedPages
 from pysharedpages.migration import Migration, Round, Sample
 
 NPAGES = 1000
@@ -152,6 +152,17 @@ def test_a_source_that_fails_at_the_end_loses_nothing(
 
 def _no_vm(log: DirtyLog) -> None:
     raise OSError("no vm")
+
+
+def test_a_closed_migration_takes_none(guest: Guest) -> None:
+    with guest.migration.sample():
+        guest.write(7)
+        guest.migration.close()
+    guest.write(8)
+    with pytest.raises(ClosedError, match="the migration is closed"), guest.migration.sample():
+        pass
+    assert guest.migration.samples == ()
+    assert guest.source.written == {7, 8}
 
 
 def test_rounds_aborted_while_sampled_come_again(guest: Guest) -> None:

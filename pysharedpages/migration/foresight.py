@@ -43,8 +43,8 @@ class Foresight(ABC):
         rounds in parts, the first for about as long as the downtime hoped for, each other for
         twice as long as the one before. Nothing is taken from the next round, or lost; a body that
         fails, or in which a round or another sample begins, adds none. Each costs two collections
-        from the sources and a merge, and raises what these raise. The migration's thread alone
-        takes samples.
+        from the sources and a merge, and raises what these raise; ClosedError after `close`. The
+        migration's thread alone takes samples.
         """
         return self._sampler.sampling(len(self.history))
 

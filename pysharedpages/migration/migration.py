@@ -284,6 +284,7 @@ class Migration(Foresight):
             raise
 
     def _collect(self) -> Harvest:
+        self._check_open()
         for source in self._sources:
             source.collect(self._log)
         return self._log.take()
