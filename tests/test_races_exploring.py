@@ -163,3 +163,19 @@ def test_a_harvest_finds_what_has_left_the_cpu(merging: Explorer, log: Log, foun
     # What a harvest without kick misses comes after the stop, which is an exit.
     assert harvests[:2] == [found, 1 - found]
     assert sum(harvests) == 1
+
+
+@pytest.mark.parametrize(("who", "found"), [(0, 1), (1, 0)])
+def test_a_conversion_is_an_exit_of_its_own_vcpu(merging: Explorer, who: int, found: int) -> None:
+    write, convert = Step(Kind.WRITE, 0), Step(Kind.SET_SHARED, 0)
+    programs = ((write, convert),) if who == 0 else ((write,), (convert,))
+    guest = Scenario("", "", programs, log=Log.UNKICKED_RING, rounds=1)
+    _, rules = merging.rules(guest, "pysharedpages", "preserved")
+    world = rules.start()
+    for step in (write, convert):
+        world = next(world for move, world in rules.moves(world) if move.step == step)
+    while True:
+        move, world = next((m, w) for m, w in rules.moves(world) if m.action is not None)
+        if move.action is not None and move.action.verb is Verb.HARVEST:
+            break
+    assert len(move.found) == found

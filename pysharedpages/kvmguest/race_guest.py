@@ -19,9 +19,17 @@ from pysharedpages.dirty import GuestMemory
 from pysharedpages.errors import SharedPagesError
 from pysharedpages.kvmguest.hosts import Host, Hosts
 from pysharedpages.kvmguest.ledger import Ledger, LedgerView
-from pysharedpages.kvmguest.race_pages import BEGINS, FINISHES, SHARES, WRITES, RacePages
+from pysharedpages.kvmguest.race_pages import RacePages
 from pysharedpages.races.page import Content, Fault
-from pysharedpages.races.scenario import Kind, Program, Scenario
+from pysharedpages.races.scenario import (
+    BEGINS,
+    FINISHES,
+    SHARES,
+    WRITES,
+    Kind,
+    Program,
+    Scenario,
+)
 from pysharedpages.races.scenario import Step as Act
 from pysharedpages.softguest.comparison import View
 from pysharedpages.testing.space import PAGE_SIZE

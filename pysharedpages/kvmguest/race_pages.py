@@ -5,17 +5,19 @@ Nothing here asks a host, or the guest's ledger: it is what both are judged by.
 
 from __future__ import annotations
 
-from typing import Final
-
 from pysharedpages.races.page import Bytes, Content, Fault, Layer, Page, fault_of
-from pysharedpages.races.scenario import REWRITTEN, Kind, Scenario, Step
+from pysharedpages.races.scenario import (
+    BEGINS,
+    FINISHES,
+    REWRITTEN,
+    SHARES,
+    WRITES,
+    Kind,
+    Scenario,
+    Step,
+)
 
-__all__ = ["BEGINS", "FINISHES", "SHARES", "WRITES", "RacePages"]
-
-WRITES: Final = (Kind.WRITE, Kind.EARLY_WRITE)
-BEGINS: Final = (Kind.BEGIN_SHARED, Kind.BEGIN_PRIVATE)
-FINISHES: Final = (Kind.FINISH, Kind.FINISH_LOGGED)
-SHARES: Final = (Kind.SET_SHARED, Kind.BEGIN_SHARED)
+__all__ = ["RacePages"]
 
 
 class RacePages:

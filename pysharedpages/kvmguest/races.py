@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Final, Protocol
+from typing import Protocol
 
 from pysharedpages.errors import SharedPagesError
 from pysharedpages.kvmguest.race_guest import RaceGuest
@@ -16,8 +16,8 @@ from pysharedpages.kvmguest.race_vmm import RealVmm
 from pysharedpages.races.explorer import Verdict
 from pysharedpages.races.page import Fault
 from pysharedpages.races.policies import Policy
-from pysharedpages.races.scenario import Kind, Log, Scenario
-from pysharedpages.races.vmm import Action, TransportError, Verb
+from pysharedpages.races.scenario import CONVERTS, Kind, Log, Scenario
+from pysharedpages.races.vmm import MAY_FAIL, Action, TransportError, Verb
 from pysharedpages.races.world import Move
 
 __all__ = [
@@ -30,9 +30,6 @@ __all__ = [
     "examine",
     "run",
 ]
-
-_EXITS: Final = (Kind.SET_SHARED, Kind.SET_PRIVATE, Kind.BEGIN_SHARED, Kind.BEGIN_PRIVATE)
-_MAY_FAIL: Final = (Verb.SEND, Verb.COMMIT)
 
 
 class DivergedError(SharedPagesError):
@@ -84,7 +81,7 @@ class RandomSchedule:
 
     def fails(self, action: Action) -> bool:
         """See `Schedule`."""
-        may_fail = self._failures and action.verb in _MAY_FAIL
+        may_fail = self._failures and action.verb in MAY_FAIL
         if not may_fail or self._rng.random() >= self._failure_odds:
             return False
         self._failures -= 1
@@ -213,7 +210,7 @@ class _Race:
         if action.verb is Verb.STOP:
             for vcpu in self._guest.converting():
                 self._step(vcpu)
-        failed = self._schedule.fails(action) and action.verb in _MAY_FAIL
+        failed = self._schedule.fails(action) and action.verb in MAY_FAIL
         self._moves.append(Move(action=action, failed=failed))
         if failed:
             raise TransportError(f"{action.verb} of round {action.round}")
@@ -227,7 +224,7 @@ class _Race:
     def _step(self, vcpu: int) -> None:
         step = self._guest.step(vcpu)
         self._moves.append(Move(vcpu, step))
-        if step.kind in _EXITS:
+        if step.kind in CONVERTS:
             self._vmm.on_exit()
         if step.kind is Kind.FINISH_LOGGED and step.page not in self._guest.scenario.mmio:
             self._vmm.add(step.page)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pysharedpages.races.explorer import Verdict
-from pysharedpages.races.scenario import Kind, Scenario, Step
+from pysharedpages.races.scenario import CONVERTS, SHARES, Kind, Scenario, Step
 from pysharedpages.races.vmm import Action, Verb
 from pysharedpages.races.world import Move
 
@@ -73,9 +73,9 @@ class _Columns:
     def _guest(self, vcpu: int, step: Step) -> str:
         if step.kind is Kind.EARLY_WRITE:
             self._shared ^= {step.page}
-        elif step.kind in (Kind.SET_SHARED, Kind.BEGIN_SHARED):
+        elif step.kind in SHARES:
             self._shared.add(step.page)
-        elif step.kind in (Kind.SET_PRIVATE, Kind.BEGIN_PRIVATE):
+        elif step.kind in CONVERTS:
             self._shared.discard(step.page)
         who = f"vCPU {vcpu}: " if len(self._scenario.vcpus) > 1 else ""
         told = ", not yet told" if step.kind is Kind.EARLY_WRITE else ""

@@ -12,7 +12,7 @@ from enum import IntEnum
 from functools import cache
 from typing import Final, NamedTuple
 
-from pysharedpages.races.scenario import REWRITTEN, Kind
+from pysharedpages.races.scenario import FINISHES, REWRITTEN, SHARES, Kind
 
 __all__ = [
     "Bytes",
@@ -100,9 +100,9 @@ def stepped(page: Page, kind: Kind, bytes_model: str) -> Page:
         return _written(page)
     if kind is Kind.EARLY_WRITE:
         return _written(page._replace(own=not page.told))
-    if kind in (Kind.FINISH, Kind.FINISH_LOGGED):
+    if kind in FINISHES:
         return _finished(page, bytes_model)
-    begun = _begun(page, kind in (Kind.SET_SHARED, Kind.BEGIN_SHARED))
+    begun = _begun(page, kind in SHARES)
     atomic = kind in (Kind.SET_SHARED, Kind.SET_PRIVATE)
     return _finished(begun, bytes_model) if atomic else begun
 

@@ -8,7 +8,22 @@ from typing import Final
 
 from pysharedpages.errors import RangeError
 
-__all__ = ["BYTES", "PRESERVED", "REWRITTEN", "Hole", "Kind", "Log", "Program", "Scenario", "Step"]
+__all__ = [
+    "BEGINS",
+    "BYTES",
+    "CONVERTS",
+    "FINISHES",
+    "PRESERVED",
+    "REWRITTEN",
+    "SHARES",
+    "WRITES",
+    "Hole",
+    "Kind",
+    "Log",
+    "Program",
+    "Scenario",
+    "Step",
+]
 
 PRESERVED: Final = "preserved"
 REWRITTEN: Final = "rewritten"
@@ -40,6 +55,15 @@ class Kind(StrEnum):
     BEGIN_PRIVATE = "begin_private"
     FINISH = "finish"
     FINISH_LOGGED = "finish_logged"
+
+
+WRITES: Final = (Kind.WRITE, Kind.EARLY_WRITE)
+BEGINS: Final = (Kind.BEGIN_SHARED, Kind.BEGIN_PRIVATE)
+FINISHES: Final = (Kind.FINISH, Kind.FINISH_LOGGED)
+CONVERTS: Final = (Kind.SET_SHARED, Kind.SET_PRIVATE, *BEGINS)
+"""What the tracker hears of, and an exit of its vCPU."""
+SHARES: Final = (Kind.SET_SHARED, Kind.BEGIN_SHARED)
+"""Those of them that make a page shared."""
 
 
 class Log(StrEnum):
@@ -138,11 +162,9 @@ def _check_halves(vcpu: int, program: Program) -> None:
     """Whoever begins a conversion finishes it with the next step: a half would never stop."""
     begun: int | None = None
     for step in program:
-        finishes = step.kind in (Kind.FINISH, Kind.FINISH_LOGGED)
-        if begun != (step.page if finishes else None):
+        if begun != (step.page if step.kind in FINISHES else None):
             half = step.page if begun is None else begun
             raise RangeError(f"vCPU {vcpu} has half a conversion of page {half}")
-        begins = step.kind in (Kind.BEGIN_SHARED, Kind.BEGIN_PRIVATE)
-        begun = step.page if begins else None
+        begun = step.page if step.kind in BEGINS else None
     if begun is not None:
         raise RangeError(f"vCPU {vcpu} has half a conversion of page {begun}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pysharedpages._core import PageSet, SharedPages, Snapshot
 from pysharedpages.dirty import DirtyLog, GuestMemory
 
-__all__ = ["Action", "Setup", "TransportError", "Verb", "Vmm"]
+__all__ = ["MAY_FAIL", "Action", "Setup", "TransportError", "Verb", "Vmm"]
 
 
 class TransportError(Exception):
@@ -33,6 +33,10 @@ class Verb(StrEnum):
     COMMIT = "commit"
     STOP = "stop"
     RESUME = "resume"
+
+
+MAY_FAIL: Final = (Verb.SEND, Verb.COMMIT)
+"""What the transport does."""
 
 
 class Action(NamedTuple):

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from pysharedpages.races.machine import DIRTIED, FAIL, GO, SHARED, UNSHARED, Event, Machine
 from pysharedpages.races.page import Fault, Page, fault_of, first_page, moved, sent, stepped
-from pysharedpages.races.scenario import PRESERVED, Kind, Log, Scenario, Step
-from pysharedpages.races.vmm import Action, Setup, Verb
+from pysharedpages.races.scenario import (
+    BEGINS,
+    CONVERTS,
+    FINISHES,
+    PRESERVED,
+    SHARES,
+    Kind,
+    Log,
+    Scenario,
+    Step,
+)
+from pysharedpages.races.vmm import MAY_FAIL, Action, Setup, Verb
 
 __all__ = ["Move", "Phase", "Rules", "World"]
-
-_BEGIN: Final = (Kind.BEGIN_SHARED, Kind.BEGIN_PRIVATE)
-_CONVERSIONS: Final = (Kind.SET_SHARED, Kind.SET_PRIVATE, *_BEGIN)
-_FINISH: Final = (Kind.FINISH, Kind.FINISH_LOGGED)
-_MAY_FAIL: Final = (Verb.SEND, Verb.COMMIT)
 
 
 class Phase(IntEnum):
@@ -97,7 +102,7 @@ class Rules:
             if action.verb is Verb.STOP and self._is_converting(world):
                 return
             yield self._acted(world, action)
-            if world.failures and action.verb in _MAY_FAIL:
+            if world.failures and action.verb in MAY_FAIL:
                 vmm = self._machine.after(world.vmm, FAIL)
                 failed = world._replace(vmm=vmm, failures=world.failures - 1)
                 yield Move(action=action, failed=True), failed
@@ -116,7 +121,7 @@ class Rules:
     def _is_converting(self, world: World) -> bool:
         """Whether a vCPU is in the middle of a conversion, and cannot stop there."""
         return any(
-            count and program[count - 1].kind in _BEGIN
+            count and program[count - 1].kind in BEGINS
             for count, program in zip(world.steps, self._scenario.vcpus, strict=True)
         )
 
@@ -131,7 +136,7 @@ class Rules:
     def _page_after(self, page: Page, step: Step) -> Page:
         if step.page not in self._scenario.mmio:
             return stepped(page, step.kind, self._bytes)
-        if step.kind in (*_CONVERSIONS, *_FINISH):
+        if step.kind in (*CONVERTS, *FINISHES):
             return stepped(page, step.kind, PRESERVED)
         return page
 
@@ -140,9 +145,9 @@ class Rules:
     ) -> tuple[int, frozenset[tuple[int, int]]]:
         """The VMM and the entries that wait, after a step on the source."""
         after = self._machine.after
-        if step.kind in _CONVERSIONS:
+        if step.kind in CONVERTS:
             mine = {entry for entry in waiting if entry[0] == vcpu}
-            kind = SHARED if step.kind in (Kind.SET_SHARED, Kind.BEGIN_SHARED) else UNSHARED
+            kind = SHARED if step.kind in SHARES else UNSHARED
             return after(self._logged(vmm, mine), Event(kind, step.page)), waiting - mine
         if step.page in self._scenario.mmio or step.kind is Kind.FINISH:
             return vmm, waiting
