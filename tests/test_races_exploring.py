@@ -179,3 +179,15 @@ def test_a_conversion_is_an_exit_of_its_own_vcpu(merging: Explorer, who: int, fo
         if move.action is not None and move.action.verb is Verb.HARVEST:
             break
     assert len(move.found) == found
+
+
+def test_a_vcpu_does_not_stop_within_a_conversion(merging: Explorer) -> None:
+    begin, finish = Step(Kind.BEGIN_SHARED, 0), Step(Kind.FINISH, 0)
+    guest = Scenario("", "", ((begin, finish),), rounds=0)
+    _, rules = merging.rules(guest, "pysharedpages", "preserved")
+    world = next(world for move, world in rules.moves(rules.start()) if move.step == begin)
+    while len(possible := list(rules.moves(world))) > 1:
+        world = next(world for move, world in possible if move.action is not None)
+    ((move, world),) = possible
+    assert move.step == finish
+    assert any(move.action and move.action.verb is Verb.STOP for move, _ in rules.moves(world))
