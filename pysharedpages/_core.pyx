@@ -836,7 +836,9 @@ cdef class SharedPages:
     def convert(self, start, npages, shared):
         """Converts pages and returns those that changed, as ranges.
 
-        A VMM that tells the kernel forwards exactly these: repeating a status may clear pages.
+        A VMM that tells the platform forwards exactly these: repeating a status may clear pages.
+        What the platform then clears no dirty log has, and a round of a migration may have come
+        between: the VMM adds these ranges to its `DirtyLog` when the platform is done.
         """
         cdef uint64_t first = index_of(start), n = index_of(npages), changed
         cdef bint value = shared

@@ -36,6 +36,11 @@ def test_a_change_that_was_before_is_told_at_once(pages: SharedPages) -> None:
     assert asyncio.run(changed(pages, 0)) == 2
 
 
+def test_an_epoch_is_an_integer(pages: SharedPages) -> None:
+    with pytest.raises(TypeError, match="float"):
+        asyncio.run(changed(pages, 1.5))  # type: ignore[arg-type]
+
+
 def test_a_change_by_another_thread_wakes_a_task(pages: SharedPages) -> None:
     async def told() -> int:
         waiting = asyncio.create_task(changed(pages, 0))

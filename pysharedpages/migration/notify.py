@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 import os
 import select
 from collections.abc import AsyncIterator
@@ -22,11 +23,12 @@ __all__ = ["changed", "changes"]
 async def changed(pages: SharedPages, epoch: int) -> int:
     """Waits until the tracker's epoch is above `epoch`, and returns it, as `SharedPages.wait`.
 
-    ClosedError if the tracker is closed, before or meanwhile, by any thread. A task that is
-    cancelled here, as by `asyncio.timeout`, leaves nothing behind. The first call asks for the
-    eventfd, which every later change then writes. Whoever reads that descriptor elsewhere may keep
-    a change from being told before the next one.
+    TypeError for what is no integer; ClosedError if the tracker is closed, before or meanwhile, by
+    any thread. A task that is cancelled here, as by `asyncio.timeout`, leaves nothing behind. The
+    first call asks for the eventfd, which every later change then writes. Whoever reads that
+    descriptor elsewhere may keep a change from being told before the next one.
     """
+    epoch = operator.index(epoch)
     with contextlib.ExitStack() as ended:
         bell = _bell(pages)
         ended.callback(os.close, bell)
