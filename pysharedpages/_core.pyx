@@ -1118,7 +1118,7 @@ cdef sp_memslot memslot(slot) except *:
 
 @cython.final
 cdef class Taken:
-    """A harvest's pages. What was taken goes back to its log unless `end` said that it arrived."""
+    """A harvest's pages. What was taken goes back to its log unless `ended` said that it arrived."""
     cdef sp_harvest *harvest
     cdef sp_log *log  # NULL: nothing is owed to a log
 
@@ -1165,12 +1165,6 @@ cdef class Taken:
             if give_back:
                 sp_log_give_back(log, sp_harvest_retain(self.harvest))
             sp_log_free(log)
-
-    def end(self, bint give_back):
-        """Puts the pages back, or drops them. ClosedError the second time."""
-        if self.log == NULL:
-            raise ClosedError("the harvest was already committed or aborted")
-        self.settle(give_back)
 
     def __dealloc__(self):
         if self.log != NULL:
@@ -1318,6 +1312,20 @@ def united(parts):
         status = sp_harvest_unite(NULL, <sp_harvest **>data.view.buf, n, &sum.harvest)
     check(status, None)
     return sum
+
+
+def ended(tuple parts not None, bint give_back):
+    """Puts the pages of several Taken back, or drops them: of all, and no signal comes between.
+
+    ClosedError, and nothing is done, if one of them has ended: of threads that end the same parts
+    at once, one gets past this.
+    """
+    cdef Taken part
+    for part in parts:
+        if part.log == NULL:
+            raise ClosedError("the harvest was already committed or aborted")
+    for part in parts:
+        part.settle(give_back)
 
 
 def give_memory(logs, Memory memory not None):

@@ -222,8 +222,7 @@ class DirtyLog:
                 parts[name] = log.take()
             return self._harvest(parts)
         except BaseException:
-            for part in parts.values():
-                part.end(True)  # not when the traceback is forgotten, but now
+            _core.ended(tuple(parts.values()), True)  # not when the traceback is forgotten, but now
             raise
 
     def _harvest(self, parts: Mapping[str | None, Taken]) -> Harvest:
@@ -365,10 +364,7 @@ class Harvest:
     def _end(self, give_back: bool) -> None:
         self._taken()
         only = {} if give_back or self._reported is None else _only(self._reported)
-        first, *others = self._owed
-        first.end(give_back)  # of threads that end it at once, one gets past this
-        for part in others:
-            part.end(give_back)
+        _core.ended(self._owed, give_back)
         self._pages = None
         if only:
             self._log._count_only(only)
