@@ -339,8 +339,8 @@ static void finish_memory(sp_log *log, bool commit)
         log->open = log->moved;
     }
     log->moved = NULL;
+    sp_harvest_release(unused); /* lets go of loans: while the lock is held, see sp_log_settle */
     unlock(log);
-    sp_harvest_release(unused);
 }
 
 sp_status sp_log_set_memory(sp_log *const *logs, size_t n, sp_memory *memory)

@@ -4,6 +4,9 @@
  */
 #include "support_dirty.h"
 
+#include <pthread.h>
+#include <time.h>
+
 static uint64_t first_word(const sp_harvest *harvest)
 {
     const uint64_t *words = sp_harvest_words(harvest, 0);
@@ -103,10 +106,72 @@ static void a_loan_that_ended_is_the_log_s(void)
     dirty_close(&b);
 }
 
+enum { LISTED = 100, TRIES = 20 };
+
+/* A borrower that writes, and settles, at the very time when another thread drops its slot. */
+static struct {
+    dirty_bench b;
+    sp_memslot slot;
+    sp_bits *loan;
+    void (*free)(void *context, void *block, size_t bytes);
+    pthread_t thread;
+    bool has_begun;
+    _Atomic uint64_t is_done;
+} late;
+
+static void *write_late(void *nothing)
+{
+    sp_loan_words(late.loan)[0] |= 4;
+    CHECK_EQ(sp_log_settle(late.b.log, &late.slot, late.loan), SP_OK);
+    sp_store(&late.is_done, 1, release); /* pairs with free_old: shows nothing but itself */
+    return nothing;
+}
+
+/* The list of the old slots' harvest goes: what it held was moved, and its loans are let go of. */
+static void free_old(void *context, void *block, size_t bytes)
+{
+    if (bytes == LISTED * sizeof(uint64_t) && !late.has_begun) {
+        late.has_begun = true;
+        REQUIRE(pthread_create(&late.thread, NULL, write_late, NULL) == 0);
+        for (unsigned i = 0; i < TRIES && !sp_load(&late.is_done, acquire); i++)
+            nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+    late.free(context, block, bytes);
+}
+
+static void what_is_settled_while_its_slot_goes_is_seen(void)
+{
+    sp_memslot slots[] = {{0, 1000, 0}, {100, 70, 1u << 16}};
+    sp_memory *fewer;
+    uint64_t gfns[LISTED];
+    size_t bad, other;
+    dirty_open(&late.b, slots, 2);
+    CHECK_EQ(sp_memory_new(&late.b.alloc.hook, &sp_engine_roaring, slots, 1, &fewer, &bad, &other),
+             SP_OK);
+    for (size_t i = 0; i < LISTED; i++)
+        gfns[i] = 200 + 2 * i;
+    CHECK_EQ(sp_log_add_pages(late.b.log, gfns, LISTED, &bad), SP_OK);
+    late.slot = slots[1];
+    CHECK_EQ(sp_log_lend(late.b.log, &late.slot, &late.loan), SP_OK);
+    late.free = late.b.alloc.hook.free;
+    late.b.alloc.hook.free = free_old;
+    CHECK_EQ(sp_log_set_memory(&late.b.log, 1, fewer), SP_OK);
+    REQUIRE(late.has_begun);
+    pthread_join(late.thread, NULL);
+    sp_harvest *harvest = dirty_take(&late.b);
+    CHECK_EQ(sp_harvest_words(harvest, 0) ? sp_harvest_words(harvest, 0)[102 / 64] : 0,
+             UINT64_C(1) << 102 % 64);
+    sp_harvest_release(harvest);
+    sp_loan_end(late.loan);
+    sp_memory_release(fewer);
+    dirty_close(&late.b);
+}
+
 int main(void)
 {
     RUN(several_loans_fold_into_one);
     RUN(a_harvest_is_not_lent);
     RUN(a_loan_that_ended_is_the_log_s);
+    RUN(what_is_settled_while_its_slot_goes_is_seen);
     return check_close();
 }
