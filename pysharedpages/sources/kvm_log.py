@@ -91,9 +91,9 @@ class KvmDirtyLog:
             raise kvm_calls.refused("the VM's slots cannot be checked", error) from error
 
     def _adopt(self, memory: GuestMemory) -> None:
-        slots = list(memory)
+        slots, known = list(memory), set(self._slots)
         for place in slots:
-            if place not in self._slots:
+            if place not in known:
                 self._check_slot(place[0], place[2])
         self._slots, self._memory = slots, memory
 

@@ -23,7 +23,7 @@ sp_status sp_harvest_fold_bits(sp_harvest *open, uint64_t gfn, const void *bitma
     for (size_t i = sp_memory_find_end(open->memory, gfn); i < sp_memory_count(open->memory); i++) {
         const sp_memslot *slot = sp_memory_at(open->memory, i);
         uint64_t start = sp_max(at, slot->gfn), end = sp_min(stop, slot->gfn + slot->npages);
-        if (slot->gfn >= stop)
+        if (at >= stop || slot->gfn >= stop)
             break;
         if (start >= end)
             continue;
