@@ -80,7 +80,7 @@ class Migration(Foresight):
         self._threads = operator.index(threads)
         self._clock = clock
         self._is_vouched = bool(self._sources) and all(each.complete for each in self._sources)
-        self._history: tuple[RoundRecord, ...] = ()
+        self._history: list[RoundRecord] = []
         self._number = 0
         self._is_finished = False
         self._is_closed = False
@@ -110,8 +110,8 @@ class Migration(Foresight):
 
     @property
     def history(self) -> tuple[RoundRecord, ...]:
-        """The rounds that arrived, oldest first. O(1)."""
-        return self._history
+        """The rounds that arrived, oldest first. O(rounds)."""
+        return tuple(self._history)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -321,9 +321,9 @@ class Migration(Foresight):
     def _settle(self, round_: Round, arrived: bool) -> None:
         """Ends a round. Interrupted before its outcome is stored it is open still."""
         if arrived:
-            history = (*self._history, round_._record(self._clock()))
+            record = round_._record(self._clock())
             round_._outcome = Outcome.COMMITTED
-            self._history = history
+            self._history.append(record)
             round_._harvest.commit()
             self._standing.list.close()
         else:

@@ -134,7 +134,10 @@ class Round:
         return self._outcome is Outcome.COMMITTED
 
     def commit(self) -> None:
-        """Everything has arrived. ClosedError if the round has ended; O(rounds so far)."""
+        """Everything has arrived. ClosedError if the round has ended.
+
+        O(1); with provenance as long as it takes to count what each source alone reported.
+        """
         self._end(True)
 
     def abort(self) -> None:
