@@ -158,6 +158,7 @@ def test_sources_that_leave_are_collected_from_once_more() -> None:
         stays.gfns, leaves.gfns, joins.gfns = [1], [2, 129], [3]
         migration.set_memory(SMALL, [stays, joins])
         assert (leaves.gfns, leaves.memory, stays.gfns) == ([], None, [1])
+        assert (stays.memory, joins.memory) == (SMALL, None)
         assert [sent(r) for r in migration.rounds(1)] == [([], [[1, 4]])]
         leaves.gfns = [5]
         assert [sent(r) for r in migration.rounds(1)] == [([], [])]

@@ -206,8 +206,8 @@ class Migration(Foresight):
 
         All pages of a slot (slot, gfn, npages) that was not there before are dirty. What is no
         longer memory is dropped, wherever it is noted, also from a round that is open: that may end
-        either way. `sources`, if given, replace those there were, of which the ones that leave are
-        collected from once more; if not, those that have a `set_memory` are told. Threads that
+        either way. Sources that stay are told, if they have a `set_memory`; `sources`, if given,
+        replace those there were, and the ones that leave are collected from once more. Threads that
         collect from one by themselves, as of a full dirty ring, wait until this returns.
 
         Raises TypeError, ClosedError, MemoryError, and what a source raises: the migration is then
@@ -221,15 +221,13 @@ class Migration(Foresight):
         if self._round is None or not self._round.is_open:
             self._fold()
         standing = self._standing.within(memory)
-        if sources is None:
-            for source in staying:
-                tell: Any = getattr(source, "set_memory", None)
-                if tell is not None:
-                    tell(memory)
-        else:
-            for source in self._sources:
-                if all(source is not other for other in staying):
-                    source.collect(self._log)
+        for source in self._sources:
+            if all(source is not other for other in staying):
+                source.collect(self._log)
+        for source in self._sources:
+            tell: Any = getattr(source, "set_memory", None)
+            if tell is not None and any(source is other for other in staying):
+                tell(memory)
         self._is_finished = False
         self._log.set_memory(memory)
         self._standing = standing
