@@ -164,6 +164,21 @@ def test_sources_that_leave_are_collected_from_once_more() -> None:
         assert [sent(r) for r in migration.rounds(1)] == [([], [])]
 
 
+@pytest.mark.parametrize("joins_later", [False, True])
+def test_next_migration_gets_what_a_complete_source_reported_to_this_one(joins_later: bool) -> None:
+    with SharedPages(64) as pages:
+        log, vouches, other = DirtyLog(SMALL), Told(), Told(complete=False)
+        vouches.gfns = [1, 5]
+        sources = [other] if joins_later else [vouches, other]
+        with Migration(pages, log, sources) as migration:
+            if joins_later:
+                migration.set_memory(SMALL, [vouches])
+            for _ in migration.final():
+                pass
+        next_one = Migration(pages, log, [vouches])
+        assert [sent(r) for r in next_one.final()] == [([], [[0, 64]])]
+
+
 def test_bad_memory_changes_nothing(host: Host) -> None:
     for memory, sources in (([(0, 0, 8)], None), (LARGE, [object()]), (LARGE, Told())):
         with pytest.raises(TypeError):

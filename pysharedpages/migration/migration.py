@@ -79,7 +79,9 @@ class Migration(Foresight):
         self._sources = sources_of(sources)
         self._threads = operator.index(threads)
         self._clock = clock
-        self._is_vouched = bool(self._sources) and all(each.complete for each in self._sources)
+        complete = [bool(each.complete) for each in self._sources]
+        is_vouched = bool(complete) and all(complete)
+        self._has_complete = any(complete)
         self._history: list[RoundRecord] = []
         self._number = 0
         self._is_finished = False
@@ -91,8 +93,8 @@ class Migration(Foresight):
         first = pages.snapshot()
         try:
             first.merge(PageSet(), threads=threads)  # which knows how many threads there may be
-            self._standing = Standing(first, log.memory, not self._is_vouched)
-            if not self._is_vouched:
+            self._standing = Standing(first, log.memory, not is_vouched)
+            if not is_vouched:
                 log.add_ranges(log.memory.pages().ranges())
         except BaseException:
             first.close()
@@ -229,6 +231,7 @@ class Migration(Foresight):
             if tell is not None and any(source is other for other in staying):
                 tell(memory)
         self._is_finished = False
+        self._has_complete |= any(each.complete for each in staying)
         self._log.set_memory(memory)
         self._standing = standing
         self._sources = staying
@@ -236,14 +239,14 @@ class Migration(Foresight):
     def close(self) -> None:
         """Ends the migration: aborts a round that is open and releases the list.
 
-        Where sources are complete, what was sent goes back to the log: nobody reports it twice, and
+        Where a source is complete, what was sent goes back to the log: nobody reports it twice, and
         the next migration of this guest, over the same log, has another destination. Closing twice
         is nothing. After a MemoryError it can be called again. O(1), or O(ranges sent).
         """
         if self._is_closed:
             return
         self._abandon()
-        if self._is_vouched:
+        if self._has_complete:
             self._fold()
             for ranges in self._standing.sent.iter_ranges():
                 self._log.add_ranges(ranges)
