@@ -80,9 +80,57 @@ static void a_long_report_loses_nothing_when_memory_is_short(void)
     free(gfns);
 }
 
+/* Two slots side by side, and a run over the end of the second: it stays in the list. */
+static const sp_memslot sides[] = {{100, 50, 0}, {150, 50, 1}};
+static const uint64_t reported[] = {110, 199, 200, 170};
+
+static uint64_t *report_of_both_sides(void)
+{
+    uint64_t *gfns = malloc(LONG * sizeof *gfns);
+    for (uint64_t i = 0; i < LONG; i++)
+        gfns[i] = i < LONG / 2 ? reported[0] : reported[1 + i % 3];
+    return gfns;
+}
+
+static void has_what_was_reported(sp_log *log)
+{
+    sp_harvest *harvest = NULL;
+    sp_pageset *pages = NULL;
+    REQUIRE_EQ(sp_log_take(log, &harvest), SP_OK);
+    REQUIRE_EQ(sp_merge_pages(NULL, harvest, &pages), SP_OK);
+    CHECK_EQ(sp_set_count(sp_pageset_set(pages)), 4);
+    for (unsigned i = 0; i < 4; i++)
+        CHECK(sp_set_contains(sp_pageset_set(pages), reported[i]));
+    sp_pageset_release(pages);
+    sp_harvest_release(harvest);
+}
+
+/* Memory is short at any allocation, and then at all: a list half of which has moved is whole. */
+static void each_page_goes_to_the_bitmap_of_its_slot(void)
+{
+    uint64_t *gfns = report_of_both_sides();
+    bool done = false;
+    for (uint64_t n = 1; !done && !check_failed(); n++) {
+        dirty_bench b;
+        size_t bad;
+        check_case("allocation %d and on", (int)n);
+        dirty_open(&b, sides, 2);
+        alloc_arm(&b.alloc, n, true);
+        sp_status status = sp_log_add_pages(b.log, gfns, LONG, &bad);
+        done = !alloc_failed(&b.alloc);
+        alloc_arm(&b.alloc, 0, 0);
+        if (status)
+            CHECK_EQ(sp_log_add_pages(b.log, gfns, LONG, &bad), SP_OK);
+        has_what_was_reported(b.log);
+        dirty_close(&b);
+    }
+    free(gfns);
+}
+
 int main(void)
 {
     RUN(a_long_report_leaves_little);
     RUN(a_long_report_loses_nothing_when_memory_is_short);
+    RUN(each_page_goes_to_the_bitmap_of_its_slot);
     return check_close();
 }
