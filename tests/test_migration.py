@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from migration_support import NPAGES, Host, Told, sent
@@ -146,11 +146,14 @@ def test_newer_round_aborts_one_that_a_kept_loop_left_open(host: Host) -> None:
     assert [record.number for record in host.migration.history] == [2, 3]
 
 
-def test_loops_within_loops_end_the_outer_one(host: Host) -> None:
+@pytest.mark.parametrize("outer", [Migration.rounds, Migration.final])
+def test_loops_within_loops_end_the_outer_one(
+    host: Host, outer: Callable[[Migration], Iterator[Round]]
+) -> None:
     host.write(5)
     inner = []
     with pytest.raises(ClosedError, match="round 1 was ended"):
-        for _ in host.migration.rounds():
+        for _ in outer(host.migration):
             inner = [sent(round_) for round_ in host.migration.rounds(2)]
     assert inner == [([], [[5, 6]]), ([], [])]
 

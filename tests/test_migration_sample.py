@@ -67,6 +67,19 @@ def next_round(guest: Guest) -> list[int]:
     return list(found)
 
 
+def test_one_that_another_has_ended_does_not_end_that(guest: Guest) -> None:
+    older, newer = guest.migration.sample(), guest.migration.sample()
+    older.__enter__()
+    guest.write(1)
+    newer.__enter__()
+    guest.write(2)
+    older.__exit__(None, None, None)
+    guest.write(3)
+    newer.__exit__(None, None, None)
+    assert [each.private_pages for each in guest.migration.samples] == [2]
+    assert next_round(guest) == [1, 2, 3]
+
+
 def test_it_counts_what_gets_dirty_while_the_body_runs(guest: Guest) -> None:
     guest.write(1, 2, 3)
     guest.pages.share(100, 10)
