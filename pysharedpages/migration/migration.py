@@ -210,7 +210,9 @@ class Migration(Foresight):
         longer memory is dropped, wherever it is noted, also from a round that is open: that may end
         either way. Sources that stay are told, if they have a `set_memory`; `sources`, if given,
         replace those there were, and the ones that leave are collected from once more. Threads that
-        collect from one by themselves, as of a full dirty ring, wait until this returns.
+        collect from one by themselves, as of a full dirty ring, wait until this returns. What a
+        source forgets with a slot, as KVM its bitmap, is collected by the caller before the slot
+        goes: it matters where pages stay memory by a slot of another address space.
 
         Raises TypeError, ClosedError, MemoryError, and what a source raises: the migration is then
         as it was, sources that were told before excepted, and the call can be made again. O(slots),
