@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pysharedpages import ClosedError, DirtyLog, GuestMemory, PageSet, SharedPages
+from pysharedpages import ClosedError, DirtyLog, GuestMemory, Harvest, PageSet, SharedPages
 from pysharedpages.migration import Migration, Round, Sample
 
 NPAGES = 1000
@@ -78,6 +78,23 @@ def test_one_that_another_has_ended_does_not_end_that(guest: Guest) -> None:
     newer.__exit__(None, None, None)
     assert [each.private_pages for each in guest.migration.samples] == [2]
     assert next_round(guest) == [1, 2, 3]
+
+
+def test_interrupt_while_pages_go_back_loses_none(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: Harvest) -> None:
+        raise KeyboardInterrupt
+
+    guest.write(1)
+    sample = guest.migration.sample()
+    sample.__enter__()
+    guest.write(2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as kept:
+        patch.setattr(Harvest, "abort", interrupted)
+        sample.__exit__(None, None, None)
+    assert next_round(guest) == [1, 2]  # while the traceback holds all that its frames do
+    del kept
 
 
 def test_it_counts_what_gets_dirty_while_the_body_runs(guest: Guest) -> None:

@@ -8,12 +8,13 @@ given back to the log.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from pysharedpages._core import Snapshot
 from pysharedpages.dirty import Harvest
+from pysharedpages.errors import ClosedError
 
 __all__ = ["Sample", "Sampler"]
 
@@ -79,7 +80,10 @@ class Sampler:
         """Ends the sample that is being taken, if one is: all its pages are in the log again."""
         self._taken += 1
         while self._held:
-            self._held.pop().abort()
+            # Noted until it has ended: an interrupt's traceback would keep it from its log.
+            with suppress(ClosedError):
+                self._held[-1].abort()
+            self._held.pop()
 
     def _count(self, after: int, begun: float, older: Snapshot) -> None:
         self._held.append(self._collect())
