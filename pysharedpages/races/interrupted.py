@@ -37,7 +37,7 @@ from pysharedpages.races.vmm import HookedSource, HookedTracker, Vmm
 __all__ = ["state_of"]
 
 # What the VMM itself has is read once; records and tracebacks are for people.
-_SEEN_ELSEWHERE: Final = (
+_SEEN_ELSEWHERE: Final[tuple[type, ...]] = (
     Vmm,
     HookedTracker,
     HookedSource,

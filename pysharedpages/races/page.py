@@ -9,7 +9,6 @@ are told apart by what matters: whether it is what the guest wrote last.
 from __future__ import annotations
 
 from enum import IntEnum
-from functools import cache
 from typing import Final, NamedTuple
 
 from pysharedpages.races.scenario import FINISHES, REWRITTEN, SHARES, Kind
@@ -93,7 +92,6 @@ def first_page(shared: bool, ram: bool = True) -> Page:
     return Page(Bytes(layer, Content.NEW), nothing, own=shared, told=shared, lost=not ram)
 
 
-@cache
 def stepped(page: Page, kind: Kind, bytes_model: str) -> Page:
     """The page after a step of the guest, on whichever host it runs."""
     if kind is Kind.WRITE:
@@ -107,7 +105,6 @@ def stepped(page: Page, kind: Kind, bytes_model: str) -> Page:
     return _finished(begun, bytes_model) if atomic else begun
 
 
-@cache
 def sent(page: Page, shared: bool) -> Page:
     """The page after its transfer: the bytes as they are, or read and written by the platforms."""
     if shared:
@@ -116,13 +113,11 @@ def sent(page: Page, shared: bool) -> Page:
     return page._replace(there=Bytes(Layer.THERE, content))
 
 
-@cache
 def moved(page: Page, listed: bool) -> Page:
     """The page once its guest runs on the destination, which has it in its list."""
     return page._replace(listed=listed)
 
 
-@cache
 def fault_of(page: Page, trusting: bool) -> Fault | None:
     """What is wrong with a page of a guest that has moved.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
-from typing import NamedTuple
+from functools import cache
+from typing import Final, NamedTuple
 
 from pysharedpages.races.machine import DIRTIED, FAIL, GO, SHARED, UNSHARED, Event, Machine
 from pysharedpages.races.page import Fault, Page, fault_of, first_page, moved, sent, stepped
@@ -22,6 +23,12 @@ from pysharedpages.races.scenario import (
 from pysharedpages.races.vmm import MAY_FAIL, Action, Setup, Verb
 
 __all__ = ["Move", "Phase", "Rules", "World"]
+
+# A page has few states, and worlds that differ elsewhere ask the same of it again and again.
+_fault_of: Final = cache(fault_of)
+_moved: Final = cache(moved)
+_sent: Final = cache(sent)
+_stepped: Final = cache(stepped)
 
 
 class Phase(IntEnum):
@@ -113,7 +120,7 @@ class Rules:
             return ()
         found = []
         for number, page in enumerate(world.pages):
-            fault = fault_of(page, self._trusting)
+            fault = _fault_of(page, self._trusting)
             if fault is not None:
                 found.append((number, fault))
         return tuple(found)
@@ -135,9 +142,9 @@ class Rules:
 
     def _page_after(self, page: Page, step: Step) -> Page:
         if step.page not in self._scenario.mmio:
-            return stepped(page, step.kind, self._bytes)
+            return _stepped(page, step.kind, self._bytes)
         if step.kind in (*CONVERTS, *FINISHES):
-            return stepped(page, step.kind, PRESERVED)
+            return _stepped(page, step.kind, PRESERVED)
         return page
 
     def _seen(
@@ -165,7 +172,7 @@ class Rules:
         verb = action.verb
         if verb == Verb.RESUME:
             listed = action.listed
-            pages = tuple(moved(page, number in listed) for number, page in enumerate(pages))
+            pages = tuple(_moved(page, number in listed) for number, page in enumerate(pages))
             return Move(action=action), World(-1, steps, pages, frozenset(), 0, Phase.MOVED)
         exits = verb == Verb.STOP or (verb == Verb.HARVEST and self._scenario.log is Log.RING)
         if exits:
@@ -173,7 +180,7 @@ class Rules:
         if verb == Verb.STOP:
             phase = Phase.STOPPED
         elif verb == Verb.SEND:
-            pages = _with(pages, action.page, sent(pages[action.page], action.shared))
+            pages = _with(pages, action.page, _sent(pages[action.page], action.shared))
         move = Move(action=action, found=self._machine.found(vmm))
         return move, World(self._machine.after(vmm, GO), steps, pages, waiting, failures, phase)
 
