@@ -6,6 +6,7 @@ that failed gives its harvest back and keeps the older list.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Policy:
     corrupted_by: tuple[tuple[str, int], ...] = ()
 
 
-class _Rounds:
+class _Rounds(ABC):
     """Rounds in the order of a subclass."""
 
     harvest: Harvest
@@ -58,13 +59,13 @@ class _Rounds:
             self.collect()
         self.vmm.resume(self.previous)
 
+    @abstractmethod
     def live(self) -> None:
         """Harvest and list with the guest running."""
-        raise NotImplementedError
 
+    @abstractmethod
     def last(self) -> None:
         """Stop the guest; harvest and list."""
-        raise NotImplementedError
 
     def merge(self) -> Transfer:
         """What to send."""
