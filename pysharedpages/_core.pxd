@@ -52,12 +52,13 @@ cdef extern from "sharedpages.h" nogil:
         pass
 
     const sp_engine sp_engine_roaring
+    const sp_engine sp_engine_interval
 
     ctypedef struct sp_set:
         const sp_engine *engine
 
     ctypedef struct sp_set_stats:
-        uint64_t pages, nodes, bytes, inner, packed, arrays, runs, bitmaps, blocks
+        uint64_t pages, nodes, bytes, inner, packed, arrays, runs, bitmaps, blocks, narrow, wide
 
     ctypedef struct sp_cursor:
         pass

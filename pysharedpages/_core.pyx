@@ -515,6 +515,8 @@ cdef dict stats_dict(sp_set_stats *stats, ranges):
             "array": stats.arrays,
             "runs": stats.runs,
             "bitmap": stats.bitmaps,
+            "narrow": stats.narrow,
+            "wide": stats.wide,
         },
         "inner": stats.inner,
         "blocks": stats.blocks,
@@ -766,10 +768,13 @@ cdef class SharedPages:
     def __cinit__(self, npages=None, *, initial="private", engine="auto", page_size=4096):
         cdef uint64_t bound = LIMIT
         cdef bint shared = is_shared(initial)
+        cdef const sp_engine *kind = &sp_engine_roaring
         if not isinstance(engine, str):
             raise TypeError(f"engine must be str, not {type(engine).__name__}")
-        if engine not in ("roaring", "auto"):
-            raise ValueError(f"engine is {engine!r}: 'roaring' or 'auto'")
+        if engine not in ("roaring", "interval", "auto"):
+            raise ValueError(f"engine is {engine!r}: 'roaring', 'interval' or 'auto'")
+        if engine == "interval":
+            kind = &sp_engine_interval
         self.page_size = bounded(page_size, 1 << 40, "page_size")
         if self.page_size == 0:
             raise RangeError("page_size is 0: the least is 1")
@@ -777,7 +782,7 @@ cdef class SharedPages:
             bound = _units.parse_pages(npages, self.page_size)
         elif npages is not None:
             bound = bounded(npages, LIMIT, "npages")
-        check(sp_tracker_new(NULL, &sp_engine_roaring, bound, shared, &self.tracker), None)
+        check(sp_tracker_new(NULL, kind, bound, shared, &self.tracker), None)
         _fork.watch(self)
 
     def __dealloc__(self):

@@ -24,7 +24,7 @@ sys.path.insert(0, str(HERE))
 
 from pysharedpages import SharedPages  # noqa: E402
 
-ENGINES = ["roaring", "auto"]
+ENGINES = ["roaring", "interval", "auto"]
 SEED = int(os.environ.get("SP_TEST_SEED", "1"))
 SCALE = float(os.environ.get("SP_TEST_SCALE", "1"))
 

@@ -10,7 +10,7 @@
 #include "leaf/leaf.h"
 #include "set/set.h"
 
-enum { SP_KIND_INNER = SP_KIND_LEAF_END };
+enum { SP_KIND_INNER = SP_KIND_LEAF_END, SP_KIND_NARROW, SP_KIND_WIDE, SP_KIND_BRANCH };
 
 struct sp_engine {
     const char *name;
@@ -36,8 +36,9 @@ struct sp_engine {
     bool (*turn)(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value,
                  sp_turned *turned);
     sp_status (*put_words)(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words);
-    /* Adds ranges that lie within one leaf's 2^16 gfns, sorted by start. */
-    sp_status (*add_near)(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n);
+    sp_status (*add_sorted)(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n);
+    /* *out = what is left to read of a cursor of another engine. */
+    sp_status (*load)(sp_edit *edit, sp_cursor *from, sp_set *out);
     sp_status (*combine)(sp_edit *edit, sp_op op, const sp_set *a, const sp_set *b, sp_set *out);
 };
 

@@ -275,6 +275,7 @@ const sp_engine sp_engine_roaring = {
     .assign = sp_radix_assign,
     .turn = sp_radix_turn,
     .put_words = sp_radix_put_words,
-    .add_near = sp_radix_add_near,
+    .add_sorted = sp_radix_add_sorted,
+    .load = sp_radix_load,
     .combine = sp_radix_combine,
 };

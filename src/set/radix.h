@@ -54,7 +54,8 @@ sp_status sp_radix_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t s
 bool sp_radix_turn(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value,
                    sp_turned *turned);
 sp_status sp_radix_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words);
-sp_status sp_radix_add_near(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n);
+sp_status sp_radix_add_sorted(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n);
+sp_status sp_radix_load(sp_edit *edit, sp_cursor *from, sp_set *out);
 sp_status sp_radix_combine(sp_edit *edit, sp_op op, const sp_set *a, const sp_set *b, sp_set *out);
 uint64_t sp_radix_intersection(const sp_kernels *k, const sp_set *a, const sp_set *b);
 

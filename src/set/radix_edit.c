@@ -343,7 +343,8 @@ sp_status sp_radix_put_words(sp_edit *edit, sp_set *set, uint64_t base, const ui
     return status;
 }
 
-sp_status sp_radix_add_near(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n)
+/* Adds ranges that lie within one leaf's span. */
+static sp_status add_near(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n)
 {
     uint64_t base = ranges[0].start & ~(uint64_t)(SP_LEAF_PAGES - 1);
     sp_ref leaf, sum, *slot;
@@ -366,5 +367,49 @@ sp_status sp_radix_add_near(sp_edit *edit, sp_set *set, const sp_range *ranges, 
         put_leaf(edit, &set->root, set->height, base, leaf);
     }
     sp_radix_lower(edit, set);
+    return status;
+}
+
+/* Ranges at the front of a list that lie within the leaf of the first. */
+static size_t near(const sp_range *ranges, size_t n)
+{
+    uint64_t leaf = ranges[0].start >> SP_LEAF_BITS;
+    size_t i = 0;
+    while (i < n && (ranges[i].stop - 1) >> SP_LEAF_BITS == leaf)
+        i++;
+    return i;
+}
+
+/* Ranges of one leaf from which building them as a leaf beats adding one by one. */
+#define A_LEAFFUL 4
+
+sp_status sp_radix_add_sorted(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n)
+{
+    sp_status status = SP_OK;
+    for (size_t i = 0; !status && i < n;) {
+        size_t count = near(ranges + i, n - i);
+        if (count >= A_LEAFFUL) {
+            status = add_near(edit, set, ranges + i, count);
+            i += count;
+        } else {
+            status = sp_radix_assign(edit, set, ranges[i].start, ranges[i].stop, true);
+            i++;
+        }
+    }
+    return status;
+}
+
+sp_status sp_radix_load(sp_edit *edit, sp_cursor *from, sp_set *out)
+{
+    enum { BATCH = 256 };
+    sp_range ranges[BATCH];
+    sp_set made = sp_set_empty(&sp_engine_roaring);
+    sp_status status = SP_OK;
+    for (size_t n; !status && (n = sp_cursor_ranges(edit->kernels, from, ranges, BATCH));)
+        status = sp_radix_add_sorted(edit, &made, ranges, n);
+    if (status)
+        sp_radix_drop(edit, made.root, made.height);
+    else
+        *out = made;
     return status;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "set/engine.h"
+#include "set/mixed.h"
 
 const char *sp_set_engine_name(const sp_set *set) { return set->engine->name; }
 
@@ -29,8 +30,8 @@ uint64_t sp_set_nranges(const sp_kernels *k, const sp_set *set)
 
 uint64_t sp_set_intersection(const sp_kernels *k, const sp_set *a, const sp_set *b)
 {
-    SP_ASSERT(a->engine == b->engine);
-    return a->engine->intersection(k, a, b);
+    return a->engine == b->engine ? a->engine->intersection(k, a, b)
+                                  : sp_mixed_intersection(k, a, b);
 }
 
 size_t sp_cursor_toggles(const sp_kernels *k, sp_cursor *cursor, uint64_t *out, size_t room)
@@ -170,33 +171,9 @@ sp_status sp_set_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint
     return set->engine->put_words(edit, set, base, words);
 }
 
-/* Ranges at the front of a list that lie within the leaf of the first. */
-static size_t near(const sp_range *ranges, size_t n)
-{
-    uint64_t leaf = ranges[0].start >> SP_LEAF_BITS;
-    size_t i = 0;
-    while (i < n && (ranges[i].stop - 1) >> SP_LEAF_BITS == leaf)
-        i++;
-    return i;
-}
-
-/* Ranges of one leaf from which building them as a leaf beats adding one by one. */
-#define A_LEAFFUL 4
-
 sp_status sp_set_add_sorted(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n)
 {
-    sp_status status = SP_OK;
-    for (size_t i = 0; !status && i < n;) {
-        size_t count = near(ranges + i, n - i);
-        if (count >= A_LEAFFUL) {
-            status = set->engine->add_near(edit, set, ranges + i, count);
-            i += count;
-        } else {
-            status = sp_set_assign(edit, set, ranges[i].start, ranges[i].stop, true);
-            i++;
-        }
-    }
-    return status;
+    return set->engine->add_sorted(edit, set, ranges, n);
 }
 
 void sp_set_retire(sp_edit *edit, sp_set *set)
@@ -207,13 +184,15 @@ void sp_set_retire(sp_edit *edit, sp_set *set)
 
 sp_status sp_set_combine(sp_edit *edit, sp_op op, const sp_set *a, const sp_set *b, sp_set *out)
 {
-    SP_ASSERT(a->engine == b->engine);
-    return a->engine->combine(edit, op, a, b, out);
+    return a->engine == b->engine ? a->engine->combine(edit, op, a, b, out)
+                                  : sp_mixed_combine(edit, op, a, b, out);
 }
 
 bool sp_set_combine_is_short(sp_op op, const sp_set *a, const sp_set *b)
 {
     enum { LOW = 1 };
+    if (a->engine != &sp_engine_roaring || b->engine != &sp_engine_roaring)
+        return sp_max(a->height, b->height) <= LOW;
     switch (op) {
     case SP_AND: return sp_min(a->height, b->height) <= LOW;
     case SP_ANDNOT: return a->height <= LOW;

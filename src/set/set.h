@@ -7,7 +7,8 @@
  * nodes are published or owned; they allocate nothing and cannot fail.
  *
  * This header is the seam between the engines and everything above.  An engine is one const table
- * (engine.h); callers see only the functions here.  Sets that meet in one call are of one engine.
+ * (engine.h); callers see only the functions here.  Sets of two engines may meet: counting what is in both makes no node, and
+ * a result is of the engine that is not of runs (mixed.c).
  *
  * Complexity: h is the tree's height (at most 6 inner levels), n the leaves in what is touched.
  * No operation is per page.
@@ -28,6 +29,8 @@ typedef struct sp_set {
 
 /* A radix tree of 64-way nodes over leaves of 2^16 pages. */
 extern const sp_engine sp_engine_roaring;
+/* A B+tree of runs in leaves of 512 bytes. */
+extern const sp_engine sp_engine_interval;
 
 static inline sp_set sp_set_empty(const sp_engine *engine) { return (sp_set){engine, SP_EMPTY, 0}; }
 
@@ -87,7 +90,8 @@ size_t sp_cursor_ranges(const sp_kernels *k, sp_cursor *cursor, sp_range *out, s
 typedef struct sp_set_stats {
     uint64_t pages, nodes, bytes;
     uint64_t inner, packed, arrays, runs, bitmaps,
-        blocks; /* leaves by kind; packed ones have no node */
+        blocks;            /* leaves by kind; packed ones have no node */
+    uint64_t narrow, wide; /* of the interval engine */
 } sp_set_stats;
 
 void sp_set_measure(const sp_set *set, sp_set_stats *stats);
@@ -120,6 +124,11 @@ SP_MUST_CHECK sp_status sp_set_put_words(sp_edit *edit, sp_set *set, uint64_t ba
  * part of them in.  O(n), and the path to each leaf once. */
 SP_MUST_CHECK sp_status sp_set_add_sorted(sp_edit *edit, sp_set *set, const sp_range *ranges,
                                           size_t n);
+
+/* *out = the same members, held by another engine, in new nodes.  SP_NOMEM leaves *out alone.
+ * O(n). */
+SP_MUST_CHECK sp_status sp_set_convert(sp_edit *edit, const sp_set *set, const sp_engine *engine,
+                                       sp_set *out);
 
 /* Takes every node of *set out of what is being edited and leaves it empty; of counted nodes
  * (node.h), those that no other set holds. */

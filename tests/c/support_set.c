@@ -21,7 +21,7 @@ void set_bench_open(set_bench *b, const sp_range *windows, size_t n)
     alloc_init(&b->alloc);
     sp_mem_init(&b->mem, &b->alloc.hook);
     b->edit = sp_edit_private(&b->mem, sp_kernels_active());
-    b->set = sp_set_empty(&sp_engine_roaring);
+    b->set = sp_set_empty(test_engine);
     model_init(&b->model, windows, n);
 }
 
@@ -72,6 +72,6 @@ bool set_bench_matches(const set_bench *b)
     return model_matches(&b->model, &b->set) && CHECK_EQ(stats.nodes, alloc_blocks(&b->alloc)) &&
            CHECK_EQ(stats.bytes, alloc_bytes(&b->alloc)) &&
            CHECK_EQ(stats.pages, sp_set_count(&b->set)) &&
-           CHECK_EQ(stats.nodes,
-                    stats.inner + stats.arrays + stats.runs + stats.bitmaps + stats.blocks);
+           CHECK_EQ(stats.nodes, stats.inner + stats.arrays + stats.runs + stats.bitmaps +
+                                     stats.blocks + stats.narrow + stats.wide);
 }

@@ -5,6 +5,7 @@
 #define SP_TESTS_SUPPORT_SET_H
 
 #include "support_alloc.h"
+#include "support_engine.h"
 #include "support_model.h"
 
 typedef struct set_bench {

@@ -70,7 +70,7 @@ uint64_t record_hash(const uint64_t *record, size_t words)
 sp_tracker *tracker_new(uint64_t npages, bool shared)
 {
     sp_tracker *tracker = NULL;
-    CHECK_EQ(sp_tracker_new(NULL, &sp_engine_roaring, npages, shared, &tracker), SP_OK);
+    CHECK_EQ(sp_tracker_new(NULL, test_engine, npages, shared, &tracker), SP_OK);
     return tracker;
 }
 

@@ -6,6 +6,7 @@
 #define SP_TESTS_SUPPORT_TRACKER_H
 
 #include "support_check.h"
+#include "support_engine.h"
 #include "tracker/state.h"
 
 /* A guest of a few windows, each `words` words of pages long; a bitmap over them, window after
@@ -41,7 +42,7 @@ uint64_t record_assign(uint64_t *record, plot_range range, bool value);
 uint64_t word_hash(size_t at, uint64_t word);
 uint64_t record_hash(const uint64_t *record, size_t words);
 
-/* The calls of the same names, checked to succeed: a tracker of the roaring engine, the pages that
+/* The calls of the same names, checked to succeed: a tracker of the engine under test, the pages that
  * changed, a snapshot. */
 sp_tracker *tracker_new(uint64_t npages, bool shared);
 uint64_t tracker_convert(sp_tracker *tracker, uint64_t start, uint64_t npages, bool shared);

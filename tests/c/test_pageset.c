@@ -9,8 +9,6 @@
 #include "support_guard.h"
 #include "support_set.h"
 
-static const sp_engine *const engine = &sp_engine_roaring;
-
 /* ---- bits ---- */
 
 static bool bit_of(const uint8_t *bytes, uint64_t i) { return bytes[i / 8] >> (i % 8) & 1; }
@@ -77,7 +75,7 @@ static void ranges_in_any_order_overlapping_and_empty(void)
             model_assign(&m, ranges[i].start, ranges[i].stop, true);
         }
         check_case("set %d, of %zu ranges", (int)step, n);
-        REQUIRE_EQ(sp_pageset_from_ranges(&alloc.hook, engine, ranges, n, &made, &bad), SP_OK);
+        REQUIRE_EQ(sp_pageset_from_ranges(&alloc.hook, test_engine, ranges, n, &made, &bad), SP_OK);
         matches(&m, made, &alloc);
         sp_pageset_release(made);
         CHECK_EQ(alloc_blocks(&alloc), 0);
@@ -109,7 +107,7 @@ static void pages_in_any_order_and_twice(void)
             model_assign(&m, gfns[i], gfns[i] + 1, true);
         }
         check_case("set %d, of %zu pages", (int)step, n);
-        REQUIRE_EQ(sp_pageset_from_pages(&alloc.hook, engine, gfns, n, &made, &bad), SP_OK);
+        REQUIRE_EQ(sp_pageset_from_pages(&alloc.hook, test_engine, gfns, n, &made, &bad), SP_OK);
         matches(&m, made, &alloc);
         sp_pageset_release(made);
         CHECK_EQ(alloc_blocks(&alloc), 0);
@@ -135,7 +133,8 @@ static void check_bitmap(rng *r, guarded input, uint64_t first, uint64_t npages)
     }
     for (uint64_t i = 0; i < npages; i++)
         m.window[0].in[i] = bit_of(bitmap, i);
-    REQUIRE_EQ(sp_pageset_from_bitmap(&alloc.hook, engine, bitmap, first, npages, &made), SP_OK);
+    REQUIRE_EQ(sp_pageset_from_bitmap(&alloc.hook, test_engine, bitmap, first, npages, &made),
+               SP_OK);
     matches(&m, made, &alloc);
     sp_pageset_release(made);
     CHECK_EQ(alloc_blocks(&alloc), 0);
@@ -162,11 +161,11 @@ static void a_bitmap_begins_at_any_gfn(void)
 static void no_bits_are_the_empty_set(void)
 {
     sp_pageset *made;
-    CHECK_EQ(sp_pageset_from_bitmap(NULL, engine, NULL, SP_GFN_LIMIT, 0, &made), SP_OK);
+    CHECK_EQ(sp_pageset_from_bitmap(NULL, test_engine, NULL, SP_GFN_LIMIT, 0, &made), SP_OK);
     CHECK_EQ(sp_set_count(sp_pageset_set(made)), 0);
     sp_pageset_release(made);
     size_t bad;
-    CHECK_EQ(sp_pageset_from_pages(NULL, engine, NULL, 0, &made, &bad), SP_OK);
+    CHECK_EQ(sp_pageset_from_pages(NULL, test_engine, NULL, 0, &made, &bad), SP_OK);
     CHECK_EQ(sp_set_count(sp_pageset_set(made)), 0);
     sp_pageset_release(made);
 }
@@ -276,7 +275,7 @@ static void a_leaf_of_more_runs_than_a_list_holds(void)
         alloc_init(&alloc);
         for (size_t i = 0; i < n; i++)
             ranges[i] = (sp_range){LEAF + 3 * i, LEAF + 3 * i + 2};
-        REQUIRE_EQ(sp_pageset_from_ranges(&alloc.hook, engine, ranges, n, &made, &bad), SP_OK);
+        REQUIRE_EQ(sp_pageset_from_ranges(&alloc.hook, test_engine, ranges, n, &made, &bad), SP_OK);
         CHECK_VALID(sp_set_validate(sp_pageset_set(made)));
         CHECK_EQ(sp_set_count(sp_pageset_set(made)), 2 * n);
         CHECK_EQ(sp_set_nranges(sp_kernels_active(), sp_pageset_set(made)), n);
@@ -306,19 +305,19 @@ static void bad_elements_are_named(void)
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
         sp_range list[] = {{1, 2}, {70000, 80000}, {SP_GFN_LIMIT, SP_GFN_LIMIT}, ranges[i].bad};
         bad = 99;
-        CHECK_EQ(sp_pageset_from_ranges(&alloc.hook, engine, list, 4, &made, &bad),
+        CHECK_EQ(sp_pageset_from_ranges(&alloc.hook, test_engine, list, 4, &made, &bad),
                  ranges[i].status);
         CHECK_EQ(bad, 3);
     }
     uint64_t alone[] = {3, 9, SP_GFN_LIMIT, 4}, most[] = {3, UINT64_MAX, 0};
     uint64_t joined[] = {SP_GFN_LIMIT - 2, SP_GFN_LIMIT - 1, SP_GFN_LIMIT, SP_GFN_LIMIT + 1};
-    CHECK_EQ(sp_pageset_from_pages(&alloc.hook, engine, alone, 4, &made, &bad), SP_RANGE);
+    CHECK_EQ(sp_pageset_from_pages(&alloc.hook, test_engine, alone, 4, &made, &bad), SP_RANGE);
     CHECK_EQ(bad, 2);
-    CHECK_EQ(sp_pageset_from_pages(&alloc.hook, engine, most, 3, &made, &bad), SP_RANGE);
+    CHECK_EQ(sp_pageset_from_pages(&alloc.hook, test_engine, most, 3, &made, &bad), SP_RANGE);
     CHECK_EQ(bad, 1);
-    CHECK_EQ(sp_pageset_from_pages(&alloc.hook, engine, joined, 4, &made, &bad), SP_RANGE);
+    CHECK_EQ(sp_pageset_from_pages(&alloc.hook, test_engine, joined, 4, &made, &bad), SP_RANGE);
     CHECK_EQ(bad, 2);
-    CHECK_EQ(sp_pageset_from_pages(&alloc.hook, engine, joined, 2, &made, &bad), SP_OK);
+    CHECK_EQ(sp_pageset_from_pages(&alloc.hook, test_engine, joined, 2, &made, &bad), SP_OK);
     CHECK_EQ(sp_set_select(sp_pageset_set(made), 1), SP_GFN_LIMIT - 1);
     sp_pageset_release(made);
     CHECK_EQ(alloc_blocks(&alloc), 0);
@@ -330,7 +329,7 @@ static void references_keep_a_set(void)
     sp_pageset *made;
     alloc_init(&alloc);
     sp_pageset_release(NULL);
-    CHECK_EQ(sp_pageset_new(&alloc.hook, engine, &made), SP_OK);
+    CHECK_EQ(sp_pageset_new(&alloc.hook, test_engine, &made), SP_OK);
     sp_edit edit = sp_pageset_edit(made);
     CHECK_EQ(sp_set_assign(&edit, sp_pageset_open(made), 3, 100000, true), SP_OK);
     CHECK(sp_pageset_retain(made) == made);
@@ -343,15 +342,15 @@ static void references_keep_a_set(void)
 
 int main(void)
 {
-    RUN(bits_copy_from_any_bit);
-    RUN(ranges_in_any_order_overlapping_and_empty);
-    RUN(pages_in_any_order_and_twice);
-    RUN(a_bitmap_begins_at_any_gfn);
-    RUN(no_bits_are_the_empty_set);
-    RUN(sets_combine_into_sets_of_their_own);
-    RUN(sorted_ranges_join_what_is_there);
-    RUN(a_leaf_of_more_runs_than_a_list_holds);
-    RUN(bad_elements_are_named);
-    RUN(references_keep_a_set);
+    RUN_ENGINES(bits_copy_from_any_bit);
+    RUN_ENGINES(ranges_in_any_order_overlapping_and_empty);
+    RUN_ENGINES(pages_in_any_order_and_twice);
+    RUN_ENGINES(a_bitmap_begins_at_any_gfn);
+    RUN_ENGINES(no_bits_are_the_empty_set);
+    RUN_ENGINES(sets_combine_into_sets_of_their_own);
+    RUN_ENGINES(sorted_ranges_join_what_is_there);
+    RUN_ENGINES(a_leaf_of_more_runs_than_a_list_holds);
+    RUN_ENGINES(bad_elements_are_named);
+    RUN_ENGINES(references_keep_a_set);
     return check_close();
 }

@@ -1,6 +1,6 @@
 /* tier: model */
 /*
- * Sets of the roaring engine against a byte a page over windows at the borders of every level, with
+ * Sets of each engine against a byte a page over windows at the borders of every level, with
  * uniform gaps of up to 2^51 pages between them.
  */
 #include <stdlib.h>
@@ -14,10 +14,10 @@ enum { NARROW = 600, TIB = 1 << 28 /* pages */ };
 
 static void an_empty_set_answers(void)
 {
-    sp_set set = sp_set_empty(&sp_engine_roaring);
+    sp_set set = sp_set_empty(test_engine);
     sp_set_stats stats;
     sp_set_measure(&set, &stats);
-    CHECK_STR(sp_set_engine_name(&set), "roaring");
+    CHECK_STR(sp_set_engine_name(&set), test_engine == &sp_engine_roaring ? "roaring" : "interval");
     CHECK_VALID(sp_set_validate(&set));
     CHECK_EQ(sp_set_count(&set), 0);
     CHECK_EQ(sp_set_nranges(sp_kernels_active(), &set), 0);
@@ -393,15 +393,15 @@ static void the_checker_names_what_is_broken(void)
 
 int main(void)
 {
-    RUN(an_empty_set_answers);
-    RUN(terabytes_are_one_range);
-    RUN(everything_is_no_node);
+    RUN_ENGINES(an_empty_set_answers);
+    RUN_ENGINES(terabytes_are_one_range);
+    RUN_ENGINES(everything_is_no_node);
     RUN(heights_rise_and_fall);
-    RUN(edits_match_the_model);
-    RUN(scattered_pages_match_the_model);
-    RUN(sets_of_any_height_combine);
-    RUN(words_replace_what_was_there);
-    RUN(parts_match_the_model);
+    RUN_ENGINES(edits_match_the_model);
+    RUN_ENGINES(scattered_pages_match_the_model);
+    RUN_ENGINES(sets_of_any_height_combine);
+    RUN_ENGINES(words_replace_what_was_there);
+    RUN_ENGINES(parts_match_the_model);
     RUN(stats_count_leaves_by_kind);
     RUN(the_checker_names_what_is_broken);
     return check_close();

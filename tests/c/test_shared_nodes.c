@@ -17,8 +17,6 @@
 
 enum { POOL = 10, WIDTH = 9000, WINDOWS = 5 };
 
-static const sp_engine *const engine = &sp_engine_roaring;
-
 /* Sets that end in window i have height 0, 1, 2, 5 or 6. */
 static const sp_range windows[WINDOWS] = {
     {0, WIDTH},
@@ -123,11 +121,11 @@ static void build(pool *p, member *made, bool plain)
     size_t n, bad;
     sp_range *ranges = model_ranges(&made->model, 0, SP_GFN_LIMIT, &n);
     made->pages = NULL;
-    made->plain = sp_set_empty(engine);
+    made->plain = sp_set_empty(test_engine);
     if (plain)
         CHECK_EQ(sp_set_add_sorted(&p->edit, &made->plain, ranges, n), SP_OK);
     else
-        CHECK_EQ(sp_pageset_from_ranges(&p->alloc.hook, engine, ranges, n, &made->pages, &bad),
+        CHECK_EQ(sp_pageset_from_ranges(&p->alloc.hook, test_engine, ranges, n, &made->pages, &bad),
                  SP_OK);
     free(ranges);
 }
@@ -197,7 +195,7 @@ static sp_pageset *range_set(pool *p, uint64_t start, uint64_t stop)
     sp_range range = {start, stop};
     sp_pageset *made = NULL;
     size_t bad;
-    CHECK_EQ(sp_pageset_from_ranges(&p->alloc.hook, engine, &range, 1, &made, &bad), SP_OK);
+    CHECK_EQ(sp_pageset_from_ranges(&p->alloc.hook, test_engine, &range, 1, &made, &bad), SP_OK);
     return made;
 }
 
@@ -209,7 +207,7 @@ static sp_pageset *comb_set(pool *p, uint64_t start)
     sp_pageset *made = NULL;
     for (size_t i = 0; i < n; i++)
         gfns[i] = start + 3 * i;
-    CHECK_EQ(sp_pageset_from_pages(&p->alloc.hook, engine, gfns, n, &made, &bad), SP_OK);
+    CHECK_EQ(sp_pageset_from_pages(&p->alloc.hook, test_engine, gfns, n, &made, &bad), SP_OK);
     return made;
 }
 
@@ -373,10 +371,10 @@ static void combines_fail_at_every_allocation(void)
 
 int main(void)
 {
-    RUN(sets_come_and_go);
+    RUN_ENGINES(sets_come_and_go);
     RUN(a_side_that_is_flat_or_the_same_costs_a_header);
     RUN(a_result_takes_the_leaves_of_both);
     RUN(a_set_sinks_to_a_root_that_others_hold);
-    RUN(combines_fail_at_every_allocation);
+    RUN_ENGINES(combines_fail_at_every_allocation);
     return check_close();
 }

@@ -290,7 +290,7 @@ int main(void)
     RUN(a_bitmap_that_thins_out_becomes_a_list);
     RUN(published_leaves_stay);
     RUN(leaves_without_memory);
-    RUN(sets_turn_as_the_model_does);
-    RUN(sets_turn_or_stay_without_memory);
+    RUN_ENGINES(sets_turn_as_the_model_does);
+    RUN_ENGINES(sets_turn_or_stay_without_memory);
     return check_close();
 }
