@@ -306,7 +306,8 @@ static sp_status fold_words(sp_merge *m, const sp_set **sum, const sp_memslot *s
                             const uint64_t *words)
 {
     sp_pageset *pages;
-    sp_status status = sp_pageset_from_bitmap(m->mem.allocator, (*sum)->engine, words, slot->gfn,
+    const sp_engine *engine = sp_harvest_sparse(m->harvest)->engine;
+    sp_status status = sp_pageset_from_bitmap(m->mem.allocator, engine, words, slot->gfn,
                                               slot->npages, &pages);
     if (status)
         return status;

@@ -124,10 +124,12 @@ sp_status sp_interval_combine(sp_edit *edit, sp_op op, const sp_set *a, const sp
     return without_merge(edit, op, a, b, out) ? SP_OK : merge(edit, op, a, b, out);
 }
 
-/* Members of a set within a run that goes on past the present leaf. */
+/* Members of a set from its present run on within a run that goes on past the present leaf; those
+ * before have been counted. */
 static uint64_t count_under(const sp_walk *walk, sp_range run)
 {
-    return sp_interval_rank(walk->set, run.stop) - sp_interval_rank(walk->set, run.start);
+    uint64_t start = sp_max(walk->run.start, run.start);
+    return sp_interval_rank(walk->set, run.stop) - sp_interval_rank(walk->set, start);
 }
 
 static bool goes_past(sp_range run, const sp_walk *walk)

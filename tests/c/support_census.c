@@ -6,7 +6,11 @@
 #include <stdlib.h>
 
 #include "leaf/kinds.h"
+#include "set/interval.h"
 #include "set/radix.h"
+
+/* Levels of a tree of either engine. */
+enum { LEVELS = TALLEST + 1 };
 
 typedef struct entry {
     sp_ref ref;
@@ -54,10 +58,14 @@ static void fold(list *l)
 /* Names what a node of this level holds: the nodes below it, or a leaf's blocks. */
 static void name_children(sp_ref ref, uint64_t level, list *below, list *all)
 {
-    if (level) {
+    unsigned kind = sp_node_kind(sp_ref_node(ref));
+    if (kind == SP_KIND_BRANCH) {
+        for (unsigned i = 0; i < inner_of(ref)->n; i++)
+            name(below, inner_of(ref)->child[i].ref, 1);
+    } else if (level) {
         for (unsigned i = 0; i < FANOUT; i++)
             name(below, as_inner(ref)->child[i], 1);
-    } else if (sp_leaf_shape(ref) == SP_BITMAP && !sp_bitmap_is_whole(sp_as_bitmap(ref))) {
+    } else if (kind == SP_KIND_BITMAP && !sp_bitmap_is_whole(sp_as_bitmap(ref))) {
         for (unsigned b = 0; b < SP_BLOCKS; b++)
             if (sp_block_is_real(sp_as_bitmap(ref)->block[b]))
                 name(all, sp_node_ref(sp_block_node(sp_as_bitmap(ref)->block[b])), 1);
@@ -66,10 +74,10 @@ static void name_children(sp_ref ref, uint64_t level, list *below, list *all)
 
 uint64_t census(const sp_set *const *sets, size_t n)
 {
-    list at[MAX_HEIGHT + 1] = {{NULL, 0, 0}}, all = {NULL, 0, 0};
+    list at[LEVELS] = {{NULL, 0, 0}}, all = {NULL, 0, 0};
     for (size_t i = 0; i < n; i++)
         name(&at[sets[i]->height], sets[i]->root, 1);
-    for (uint64_t level = MAX_HEIGHT + 1; level-- > 0;) {
+    for (uint64_t level = LEVELS; level-- > 0;) {
         fold(&at[level]);
         for (size_t i = 0; i < at[level].n; i++) {
             name(&all, at[level].entry[i].ref, at[level].entry[i].holders);

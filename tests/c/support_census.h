@@ -7,9 +7,8 @@
 #include "set/set.h"
 #include "support_check.h"
 
-/* The nodes that n sets of the roaring engine reach, each counted once.  Checks that a counted node
- * has just so many holders as there are parents and sets that name it: these sets are all that
- * there are. */
+/* The nodes that n sets reach, each counted once.  Checks that a counted node has just so many
+ * holders as there are parents and sets that name it: these sets are all that there are. */
 uint64_t census(const sp_set *const *sets, size_t n);
 
 #endif

@@ -151,8 +151,7 @@ static void a_log_that_cannot_be_united_stays_whole(void)
     memory.hook = (sp_allocator){alloc_small, free_small, &memory, NULL};
     sp_event *events = random_events(&r, MANY);
     sp_tracker *tracker = NULL, *single = tracker_new(SP_GFN_LIMIT, false);
-    REQUIRE_EQ(sp_tracker_new(&memory.hook, &sp_engine_roaring, SP_GFN_LIMIT, false, &tracker),
-               SP_OK);
+    REQUIRE_EQ(sp_tracker_new(&memory.hook, test_engine, SP_GFN_LIMIT, false, &tracker), SP_OK);
     sp_snapshot then = tracker_take(tracker), single_then = tracker_take(single);
     memory.on = true;
     CHECK_EQ(apply(tracker, events, MANY), one_by_one(single, events, MANY));
@@ -191,9 +190,9 @@ static void a_log_nobody_can_ask_for_is_dropped(void)
 
 int main(void)
 {
-    RUN(batches_do_what_single_calls_do);
-    RUN(a_long_log_is_united_once);
-    RUN(a_log_that_cannot_be_united_stays_whole);
-    RUN(a_log_nobody_can_ask_for_is_dropped);
+    RUN_ENGINES(batches_do_what_single_calls_do);
+    RUN_ENGINES(a_long_log_is_united_once);
+    RUN_ENGINES(a_log_that_cannot_be_united_stays_whole);
+    RUN_ENGINES(a_log_nobody_can_ask_for_is_dropped);
     return check_close();
 }

@@ -8,6 +8,7 @@
 
 #include "base/bits.h"
 #include "leaf/leaf.h"
+#include "set/pageset.h"
 #include "support_alloc.h"
 #include "support_engine.h"
 
@@ -227,6 +228,101 @@ static void engines_agree(void)
     close_fighter(&d.f[1]);
 }
 
+/* ---- sets of both that meet ---- */
+
+/* Sets of two engines, in either order, give what two of one engine do. */
+static void meet(fighter *f, const sp_set *runs, const sp_set *bits, const sp_set *more_runs,
+                 const sp_set *more_bits)
+{
+    for (unsigned op = SP_OR; op <= SP_XOR; op++) {
+        sp_set want, got, other;
+        check_case("op %u", op);
+        CHECK_EQ(sp_set_combine(&f->edit, (sp_op)op, bits, more_bits, &want), SP_OK);
+        CHECK_EQ(sp_set_combine(&f->edit, (sp_op)op, runs, more_bits, &got), SP_OK);
+        CHECK_EQ(sp_set_combine(&f->edit, (sp_op)op, bits, more_runs, &other), SP_OK);
+        CHECK_STR(sp_set_engine_name(&got), "roaring");
+        are_the_same(&got, &want);
+        are_the_same(&other, &want);
+        sp_set_retire(&f->edit, &want);
+        sp_set_retire(&f->edit, &got);
+        sp_set_retire(&f->edit, &other);
+    }
+    const sp_kernels *k = sp_kernels_active();
+    uint64_t common = sp_set_intersection(k, bits, more_bits);
+    CHECK_EQ(sp_set_intersection(k, runs, more_bits), common);
+    CHECK_EQ(sp_set_intersection(k, bits, more_runs), common);
+    CHECK_EQ(sp_set_intersection(k, more_runs, runs), common);
+}
+
+static void fill(fighter *f, rng *r, sp_set *set)
+{
+    uint64_t n = rng_below(r, 300);
+    bool everything = rng_chance(r, 8);
+    *set = sp_set_empty(&sp_engine_roaring);
+    if (everything)
+        CHECK_EQ(sp_set_assign(&f->edit, set, 0, SP_GFN_LIMIT, true), SP_OK);
+    for (; n; n--) {
+        sp_range range = some_range(r);
+        CHECK_EQ(sp_set_assign(&f->edit, set, range.start, range.stop, !rng_chance(r, 4)), SP_OK);
+    }
+}
+
+static void sets_of_two_engines_meet(void)
+{
+    rng r = rng_open(3);
+    for (uint64_t round = 0; round < check_scaled(60) && !check_failed(); round++) {
+        fighter f;
+        sp_set a, b, a_runs, b_runs;
+        open_fighter(&f, &sp_engine_roaring);
+        fill(&f, &r, &a);
+        fill(&f, &r, &b);
+        CHECK_EQ(sp_set_convert(&f.edit, &a, &sp_engine_interval, &a_runs), SP_OK);
+        CHECK_EQ(sp_set_convert(&f.edit, &b, &sp_engine_interval, &b_runs), SP_OK);
+        meet(&f, &a_runs, &a, &b_runs, &b);
+        sp_set_retire(&f.edit, &a);
+        sp_set_retire(&f.edit, &b);
+        sp_set_retire(&f.edit, &a_runs);
+        sp_set_retire(&f.edit, &b_runs);
+        close_fighter(&f);
+    }
+}
+
+/* As page sets, with a failure at every allocation. */
+static void page_sets_of_two_engines_meet(void)
+{
+    rng r = rng_open(4);
+    for (uint64_t round = 0; round < check_scaled(40) && !check_failed(); round++) {
+        test_alloc alloc;
+        sp_range ranges[200];
+        sp_pageset *side[2], *made = NULL;
+        size_t bad;
+        const sp_engine *engine[] = {&sp_engine_interval, &sp_engine_roaring};
+        alloc_init(&alloc);
+        for (unsigned i = 0; i < 2; i++) {
+            for (unsigned n = 0; n < 200; n++)
+                ranges[n] = some_range(&r);
+            CHECK_EQ(sp_pageset_from_ranges(&alloc.hook, engine[i ^ (round & 1)], ranges, 200,
+                                            &side[i], &bad),
+                     SP_OK);
+        }
+        uint64_t blocks = alloc_blocks(&alloc);
+        for (uint64_t n = 1; !made && !check_failed(); n++) {
+            alloc_arm(&alloc, n, round >> 1 & 1);
+            sp_status status = sp_pageset_combine(&alloc.hook, (sp_op)(round >> 2 & 3),
+                                                  sp_pageset_set(side[0]), sp_pageset_set(side[1]),
+                                                  &made);
+            CHECK_EQ(status, made ? SP_OK : SP_NOMEM);
+            CHECK(made || alloc_blocks(&alloc) == blocks);
+        }
+        CHECK_VALID(sp_set_validate(sp_pageset_set(made)));
+        sp_pageset_release(made);
+        CHECK_EQ(alloc_blocks(&alloc), blocks);
+        sp_pageset_release(side[0]);
+        sp_pageset_release(side[1]);
+        CHECK_EQ(alloc_blocks(&alloc), 0);
+    }
+}
+
 /* ---- either as the other ---- */
 
 static void sets_convert_both_ways(void)
@@ -267,6 +363,8 @@ static void sets_convert_both_ways(void)
 int main(void)
 {
     RUN(engines_agree);
+    RUN(sets_of_two_engines_meet);
+    RUN(page_sets_of_two_engines_meet);
     RUN(sets_convert_both_ways);
     return check_close();
 }

@@ -8,6 +8,7 @@
 
 #include "base/bits.h"
 #include "support_dirty.h"
+#include "support_engine.h"
 
 enum { LEAF = 65536, LEAVES = 9, MOST = 40 };
 
@@ -65,7 +66,7 @@ static sp_pageset *some_ranges(rng *r)
         uint64_t length = rng_chance(r, 4) ? rng_between(r, 1, 2 * LEAF) : rng_between(r, 1, 140);
         ranges[i] = (sp_range){at, at + length};
     }
-    CHECK_EQ(sp_pageset_from_ranges(NULL, &sp_engine_roaring, ranges, n, &made, &bad), SP_OK);
+    CHECK_EQ(sp_pageset_from_ranges(NULL, test_engine, ranges, n, &made, &bad), SP_OK);
     return made;
 }
 
@@ -148,8 +149,8 @@ static void a_number_of_threads_is_bounded(void)
 
 int main(void)
 {
-    RUN(bitmaps_are_cut_anywhere);
-    RUN(sets_alone_are_cut);
+    RUN_ENGINES(bitmaps_are_cut_anywhere);
+    RUN_ENGINES(sets_alone_are_cut);
     RUN(a_number_of_threads_is_bounded);
     return check_close();
 }

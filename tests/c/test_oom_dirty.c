@@ -5,6 +5,7 @@
  * that nobody added appears, and nothing leaks.
  */
 #include "support_dirty.h"
+#include "support_engine.h"
 
 #define SMM (1u << 16) /* address space 1 */
 
@@ -343,9 +344,8 @@ static void open_pair(pair *in, dirty_bench *b)
     dirty_page(b, 1, 0);
     CHECK_EQ(sp_log_add_pages(b->log, &(uint64_t){65436}, 1, &bad), SP_OK);
     in->harvest = dirty_take(b);
-    REQUIRE_EQ(sp_pageset_from_pages(NULL, &sp_engine_roaring, gfns, 2000, &in->shared, &bad),
-               SP_OK);
-    REQUIRE_EQ(sp_pageset_from_pages(NULL, &sp_engine_roaring, &from, 0, &in->extra, &bad), SP_OK);
+    REQUIRE_EQ(sp_pageset_from_pages(NULL, test_engine, gfns, 2000, &in->shared, &bad), SP_OK);
+    REQUIRE_EQ(sp_pageset_from_pages(NULL, test_engine, &from, 0, &in->extra, &bad), SP_OK);
 }
 
 static void merges_fail_at_every_allocation(void)
@@ -384,10 +384,8 @@ static void open_leaves(pair *in, dirty_bench *b)
     CHECK_EQ(sp_log_add_ranges(b->log, dirty, LEAVES, &bad), SP_OK);
     dirty_page(b, 0, 10);
     in->harvest = dirty_take(b);
-    REQUIRE_EQ(sp_pageset_from_ranges(NULL, &sp_engine_roaring, shared, LEAVES, &in->shared, &bad),
-               SP_OK);
-    REQUIRE_EQ(sp_pageset_from_ranges(NULL, &sp_engine_roaring, shared, 0, &in->extra, &bad),
-               SP_OK);
+    REQUIRE_EQ(sp_pageset_from_ranges(NULL, test_engine, shared, LEAVES, &in->shared, &bad), SP_OK);
+    REQUIRE_EQ(sp_pageset_from_ranges(NULL, test_engine, shared, 0, &in->extra, &bad), SP_OK);
 }
 
 static void shared_merges_fail_at_every_allocation(void)
@@ -413,7 +411,7 @@ int main(void)
     RUN(calls_that_add_fail_at_every_allocation);
     RUN(a_take_fails_at_every_allocation);
     RUN(a_memory_and_its_log_fail_at_every_allocation);
-    RUN(merges_fail_at_every_allocation);
-    RUN(shared_merges_fail_at_every_allocation);
+    RUN_ENGINES(merges_fail_at_every_allocation);
+    RUN_ENGINES(shared_merges_fail_at_every_allocation);
     return check_close();
 }

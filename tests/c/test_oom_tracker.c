@@ -85,7 +85,7 @@ static void lengthen(past *p)
 static void build(past *p, const sp_allocator *hook, setting how)
 {
     *p = (past){0};
-    REQUIRE_EQ(sp_tracker_new(hook, &sp_engine_roaring, SP_GFN_LIMIT, false, &p->tracker), SP_OK);
+    REQUIRE_EQ(sp_tracker_new(hook, test_engine, SP_GFN_LIMIT, false, &p->tracker), SP_OK);
     strip_init(&p->now, windows, WINDOWS, SP_GFN_LIMIT);
     for (uint64_t page = 0; page < 1050; page += 3)
         convert(p, page, page + 1, true);
@@ -338,7 +338,7 @@ static void test_a_new_tracker(void)
         sp_tracker *tracker = NULL;
         alloc_init(&alloc);
         alloc_arm(&alloc, n, 0);
-        sp_status status = sp_tracker_new(&alloc.hook, &sp_engine_roaring, 100000, true, &tracker);
+        sp_status status = sp_tracker_new(&alloc.hook, test_engine, 100000, true, &tracker);
         if (status == SP_OK) {
             CHECK(n > 2);
             CHECK_EQ(alloc_failed(&alloc), 0);
@@ -368,9 +368,9 @@ static void test_the_end_never_fails(void)
 
 int main(void)
 {
-    RUN(test_a_new_tracker);
-    RUN(test_one_allocation_fails);
-    RUN(test_all_later_allocations_fail);
-    RUN(test_the_end_never_fails);
+    RUN_ENGINES(test_a_new_tracker);
+    RUN_ENGINES(test_one_allocation_fails);
+    RUN_ENGINES(test_all_later_allocations_fail);
+    RUN_ENGINES(test_the_end_never_fails);
     return check_close();
 }

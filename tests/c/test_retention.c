@@ -126,8 +126,7 @@ static void run(uint64_t conversions, uint64_t fail_one_in)
     h->held = calloc(HELD, sizeof *h->held);
     h->r = rng_open(fail_one_in);
     alloc_init(&h->alloc);
-    CHECK_EQ(sp_tracker_new(&h->alloc.hook, &sp_engine_roaring, SP_GFN_LIMIT, false, &h->tracker),
-             SP_OK);
+    CHECK_EQ(sp_tracker_new(&h->alloc.hook, test_engine, SP_GFN_LIMIT, false, &h->tracker), SP_OK);
     for (uint64_t i = 0; i < conversions && !check_failed(); i++) {
         check_case("conversion %llu", (unsigned long long)i);
         convert(h);
@@ -150,7 +149,7 @@ static void test_failed_applies_leave_no_trace(void) { run(check_scaled(CONVERSI
 
 int main(void)
 {
-    RUN(test_snapshots_keep_their_pages);
-    RUN(test_failed_applies_leave_no_trace);
+    RUN_ENGINES(test_snapshots_keep_their_pages);
+    RUN_ENGINES(test_failed_applies_leave_no_trace);
     return check_close();
 }

@@ -199,13 +199,13 @@ static void verify(world *w)
     CHECK_EQ(tracker_live(w->tracker), tracker_reachable(w->tracker));
 }
 
-static void run(const sp_engine *engine, uint64_t seed)
+static void run(uint64_t seed)
 {
     test_alloc alloc;
     alloc_init(&alloc);
     world w = {0};
     rng r = rng_open(seed);
-    REQUIRE_EQ(sp_tracker_new(&alloc.hook, engine, SP_GFN_LIMIT, false, &w.tracker), SP_OK);
+    REQUIRE_EQ(sp_tracker_new(&alloc.hook, test_engine, SP_GFN_LIMIT, false, &w.tracker), SP_OK);
     strip_init(&w.now, windows, WINDOWS, SP_GFN_LIMIT);
     for (int i = 0; i < 300 && !check_failed(); i++) {
         check_case("run %llu, step %d", (unsigned long long)seed, i);
@@ -234,7 +234,7 @@ static void test_against_the_model(void)
 {
     uint64_t runs = check_scaled(60);
     for (uint64_t seed = 0; seed < runs && !check_failed(); seed++)
-        run(&sp_engine_roaring, seed);
+        run(seed);
 }
 
 /* So many conversions between two snapshots, and so many dropped versions between them, that their
@@ -243,7 +243,7 @@ static void test_long_trails(void)
 {
     world w = {0};
     rng r = rng_open(7777);
-    REQUIRE_EQ(sp_tracker_new(NULL, &sp_engine_roaring, SP_GFN_LIMIT, false, &w.tracker), SP_OK);
+    REQUIRE_EQ(sp_tracker_new(NULL, test_engine, SP_GFN_LIMIT, false, &w.tracker), SP_OK);
     strip_init(&w.now, windows, WINDOWS, SP_GFN_LIMIT);
     do_snapshot(&w, &r);
     for (int i = 0; i < 2500 && !check_failed(); i++) {
@@ -269,7 +269,7 @@ static void test_long_trails(void)
 
 int main(void)
 {
-    RUN(test_against_the_model);
-    RUN(test_long_trails);
+    RUN_ENGINES(test_against_the_model);
+    RUN_ENGINES(test_long_trails);
     return check_close();
 }

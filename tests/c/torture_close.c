@@ -150,8 +150,7 @@ static void run_round(uint64_t seed)
     rng r = rng_open(seed);
     alloc_init(&alloc);
     atomic_init(&t.using, THREADS);
-    REQUIRE_EQ(sp_tracker_new(&alloc.hook, &sp_engine_roaring, SP_GFN_LIMIT, false, &t.tracker),
-               SP_OK);
+    REQUIRE_EQ(sp_tracker_new(&alloc.hook, test_engine, SP_GFN_LIMIT, false, &t.tracker), SP_OK);
     for (unsigned i = 0; i < THREADS; i++) {
         w[i] = (worker){.t = &t, .r = rng_open(seed * THREADS + i)};
         REQUIRE(pthread_create(&thread[i], NULL, work, &w[i]) == 0);
@@ -178,6 +177,6 @@ static void test_the_last_one_takes_it_down(void)
 
 int main(void)
 {
-    RUN(test_the_last_one_takes_it_down);
+    RUN_ENGINES(test_the_last_one_takes_it_down);
     return check_close();
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "support_dirty.h"
+#include "support_engine.h"
 
 enum { LEAF = 65536, LEAVES = 24, CALLERS = 3, ROUNDS = 12 };
 
@@ -77,9 +78,8 @@ static void open_scene(scene *s, rng *r)
         shared[n] = (sp_range){across.start, across.start + rng_between(r, 1, 99)};
     }
     s->harvest = dirty_take(&s->bench);
-    REQUIRE_EQ(
-        sp_pageset_from_ranges(NULL, &sp_engine_roaring, shared, 2 * LEAVES, &s->shared, &bad),
-        SP_OK);
+    REQUIRE_EQ(sp_pageset_from_ranges(NULL, test_engine, shared, 2 * LEAVES, &s->shared, &bad),
+               SP_OK);
     merge(s, 1, &s->mem, s->want);
     CHECK(s->want[0].n && s->want[1].n > 1000);
 }
@@ -115,6 +115,6 @@ static void every_number_of_threads_gets_the_same(void)
 
 int main(void)
 {
-    RUN(every_number_of_threads_gets_the_same);
+    RUN_ENGINES(every_number_of_threads_gets_the_same);
     return check_close();
 }

@@ -67,7 +67,7 @@ static void paint(rng *r, uint64_t *words)
 static sp_pageset *with_window(torture *t, sp_pageset *made, unsigned window, const item *it)
 {
     sp_pageset *part = NULL, *sum = NULL;
-    CHECK_EQ(sp_pageset_from_bitmap(&t->alloc.hook, &sp_engine_roaring, it->record + window * WIDTH,
+    CHECK_EQ(sp_pageset_from_bitmap(&t->alloc.hook, test_engine, it->record + window * WIDTH,
                                     starts[window], 64 * WIDTH, &part),
              SP_OK);
     if (!made)
@@ -217,6 +217,6 @@ static void test_sets_share_nodes_across_threads(void)
 
 int main(void)
 {
-    RUN(test_sets_share_nodes_across_threads);
+    RUN_ENGINES(test_sets_share_nodes_across_threads);
     return check_close();
 }

@@ -244,8 +244,7 @@ static void test_readers_see_whole_epochs(void)
     alloc_init(&alloc);
     t.book = calloc(t.epochs + 1, sizeof *t.book);
     t.book[0].hash = record_hash(t.book[0].converted, WORDS);
-    REQUIRE_EQ(sp_tracker_new(&alloc.hook, &sp_engine_roaring, SP_GFN_LIMIT, false, &t.tracker),
-               SP_OK);
+    REQUIRE_EQ(sp_tracker_new(&alloc.hook, test_engine, SP_GFN_LIMIT, false, &t.tracker), SP_OK);
     for (unsigned i = 0; i < READERS; i++) {
         d[i] = (reader){.t = &t, .r = rng_open(100 + i)};
         REQUIRE(pthread_create(&thread[i], NULL, read_on, &d[i]) == 0);
@@ -267,6 +266,6 @@ static void test_readers_see_whole_epochs(void)
 
 int main(void)
 {
-    RUN(test_readers_see_whole_epochs);
+    RUN_ENGINES(test_readers_see_whole_epochs);
     return check_close();
 }
