@@ -15,16 +15,18 @@ import numpy as np
 import pytest
 from model import GFN_LIMIT, canonical, gfns, ranges
 
-from pysharedpages import PageSet
+from pysharedpages import PageSet, SharedPages
 
 Pairs = list[tuple[int, int]]
 SAMPLE = ranges((3, 7), (10, 11), (20, 30))
 
 
-@pytest.fixture
-def sample() -> PageSet:
-    """3 4 5 6, 10, 20 to 29: fifteen pages in three ranges."""
-    return PageSet.from_ranges(SAMPLE)
+@pytest.fixture(params=["roaring", "interval"])
+def sample(request: pytest.FixtureRequest) -> PageSet:
+    """3 4 5 6, 10, 20 to 29: fifteen pages in three ranges; held by either engine."""
+    with SharedPages(engine=request.param) as pages:
+        pages.set_list(SAMPLE)
+        return pages.snapshot() & pages.snapshot()
 
 
 def test_empty() -> None:

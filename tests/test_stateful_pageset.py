@@ -1,7 +1,8 @@
 # tier: model
 """PageSet against a Python set and pyroaring, step by step, on pages about every seam.
 
-Results are operands again, and so are snapshots, whose nodes are not shared but copied.
+Results are operands again, and so are snapshots, whose nodes are not shared but copied, and sets of
+either engine.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def about_seams(reach: int) -> st.SearchStrategy[int]:
 
 GFNS = about_seams(70)
 STARTS = about_seams(5000)
+KINDS = st.sampled_from(("roaring", "interval"))
 
 
 @st.composite
@@ -73,11 +75,17 @@ class PageSets(RuleBasedStateMachine):
         pages = frozenset(first + bit for bit in range(npages) if data[bit // 8] >> bit % 8 & 1)
         return PageSet.from_bitmap(data, first=first, npages=npages), pages
 
-    @rule(target=made, one=made)
-    def as_a_snapshot(self, one: Values) -> Values:
-        with SharedPages() as tracker:
+    @rule(target=made, one=made, engine=KINDS)
+    def as_a_snapshot(self, one: Values, engine: str) -> Values:
+        with SharedPages(engine=engine) as tracker:
             tracker.set_list(one[0].ranges())
             return tracker.snapshot(), one[1]
+
+    @rule(target=made, one=made, engine=KINDS)
+    def held_by_an_engine(self, one: Values, engine: str) -> Values:
+        with SharedPages(engine=engine) as tracker:
+            tracker.set_list(one[0].ranges())
+            return tracker.snapshot() & tracker.snapshot(), one[1]
 
     @rule(target=made, left=made, right=made, operator=st.sampled_from("|&-^"))
     def combine(self, left: Values, right: Values, operator: str) -> Values:
