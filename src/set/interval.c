@@ -11,12 +11,7 @@ uint64_t sp_interval_count(const sp_set *set)
 {
     if (!sp_ref_is_node(set->root))
         return set->root == SP_FULL ? SP_GFN_LIMIT : 0;
-    if (!set->height)
-        return leaf_of(set->root)->pages;
-    uint64_t pages = 0;
-    for (unsigned i = 0; i < inner_of(set->root)->n; i++)
-        pages += inner_of(set->root)->child[i].pages;
-    return pages;
+    return set->height ? inner_of(set->root)->pages : leaf_of(set->root)->pages;
 }
 
 uint64_t sp_interval_runs(const sp_set *set)
@@ -291,7 +286,8 @@ static const char *validate_inner(const sp_interval_child *child, uint64_t level
         pages += inner->child[i].pages;
         runs += inner->child[i].runs;
     }
-    return pages == child->pages && runs == child->runs && inner->child[0].first == child->first
+    return pages == child->pages && pages == inner->pages && runs == child->runs &&
+                   inner->child[0].first == child->first
                ? NULL
                : "an inner node miscounts an inner node of runs";
 }

@@ -17,7 +17,7 @@
 #include "set/engine.h"
 #include "set/interval_leaf.h"
 
-/* An inner node of 32 children is 1,048 bytes: what the first write after a snapshot copies at each
+/* An inner node of 32 children is 1,056 bytes: what the first write after a snapshot copies at each
  * level.  Twice as many would save half a byte a run. */
 #define MOST_CHILDREN 32u
 #define LEAST_CHILDREN 8u
@@ -34,6 +34,7 @@ typedef struct sp_interval_child {
 typedef struct sp_interval_inner {
     sp_node head;
     uint64_t n;
+    uint64_t pages; /* of all children */
     sp_interval_child child[];
 } sp_interval_inner;
 

@@ -46,6 +46,7 @@ static bool make_inner(sp_edit *edit, const sp_interval_child *children, unsigne
         made->pages += children[i].pages;
         made->runs += children[i].runs;
     }
+    inner->pages = made->pages;
     return true;
 }
 

@@ -42,31 +42,38 @@ static bool tell(const sp_interval_leaf *leaf, const sp_interval_splice *s, uint
 /* Room for n runs in a leaf that grows: an eighth more. */
 static unsigned slack(unsigned n) { return n + n / 8 + 1; }
 
+/* A leaf of other kind or base that has the runs.  SP_AGAIN: they are more than one leaf's. */
+static sp_status remake(sp_edit *edit, const sp_interval_leaf *leaf, const sp_interval_splice *s,
+                        sp_interval_leaf **out)
+{
+    sp_range list[SP_NARROW_MOST + 2];
+    unsigned n = sp_interval_spliced(leaf, s, list);
+    if (n > sp_interval_most(list[0].start, list[n - 1].stop))
+        return SP_AGAIN;
+    *out = sp_interval_leaf_new(edit, list, n, slack(n));
+    return *out ? SP_OK : SP_NOMEM;
+}
+
 /* The leaf that takes a leaf's place, spliced; the leaf itself where it can be edited.  SP_AGAIN if
  * the runs are no single leaf of this tree. */
 static sp_status replacement(sp_edit *edit, const sp_set *set, sp_interval_leaf *leaf,
                              const sp_interval_splice *s, sp_interval_leaf **out)
 {
-    unsigned n = leaf->n - (s->j - s->i) + s->n;
-    bool fits = sp_interval_fits(leaf, s), ours = sp_edit_owns(edit, &leaf->head);
+    unsigned n = leaf->n - (s->j - s->i) + s->n, room = sp_interval_room(leaf);
+    bool ours = sp_edit_owns(edit, &leaf->head), sparse = room > 2 * n + 4;
     if (n < (set->height ? SP_LEAST_RUNS : 1))
         return SP_AGAIN;
     if (!set->height && s->n && s->run[0].stop - s->run[0].start == SP_GFN_LIMIT)
         return SP_AGAIN;
-    *out = leaf;
-    if (fits && !sp_interval_is_sparse(leaf, n)) {
-        if (!ours)
-            *out = sp_edit_copy(edit, &leaf->head);
+    if (!sp_interval_keeps(leaf, s))
+        return remake(edit, leaf, s, out);
+    if (ours && n <= room && !sparse) {
+        *out = leaf;
     } else {
-        sp_range list[SP_NARROW_MOST + 2];
-        n = sp_interval_spliced(leaf, s, list);
-        if (n > sp_interval_most(list[0].start, list[n - 1].stop))
-            return SP_AGAIN;
-        *out = sp_interval_leaf_new(edit, list, n, slack(n));
-        if (!*out && fits && ours)
+        unsigned wanted = n <= room && !sparse ? room : slack(n);
+        *out = sp_interval_leaf_resize(edit, leaf, (unsigned)sp_max(wanted, leaf->n));
+        if (!*out && ours && n <= room)
             *out = leaf; /* larger than it need be */
-        if (*out != leaf)
-            return *out ? SP_OK : SP_NOMEM;
     }
     if (!*out)
         return SP_NOMEM;
@@ -105,6 +112,7 @@ static void count_path(sp_set *set, const sp_interval_path *path, const sp_inter
         child->ref = ref;
         child->pages += pages;
         child->runs += runs;
+        inner_of(path->node[level])->pages += pages;
         ref = path->node[level];
         first = inner_of(ref)->child[0].first;
     }

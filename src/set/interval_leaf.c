@@ -5,26 +5,6 @@
 
 #include <string.h>
 
-#include "set/engine.h"
-
-bool sp_interval_is_wide(const sp_interval_leaf *leaf)
-{
-    return sp_node_kind(&leaf->head) == SP_KIND_WIDE;
-}
-
-sp_range sp_interval_run(const sp_interval_leaf *leaf, unsigned i)
-{
-    if (sp_interval_is_wide(leaf))
-        return sp_wide_runs(leaf)[i];
-    sp_narrow_run run = sp_narrow_runs(leaf)[i];
-    return (sp_range){leaf->base + run.start, leaf->base + run.stop};
-}
-
-uint64_t sp_interval_end(const sp_interval_leaf *leaf)
-{
-    return sp_interval_run(leaf, leaf->n - 1u).stop;
-}
-
 static unsigned find_narrow(const sp_narrow_run *runs, unsigned n, uint32_t at)
 {
     unsigned i = 0;
@@ -88,18 +68,13 @@ uint64_t sp_interval_member(const sp_interval_leaf *leaf, uint64_t i)
 
 static size_t run_bytes(bool wide) { return wide ? sizeof(sp_range) : sizeof(sp_narrow_run); }
 
-static unsigned room_of(const sp_interval_leaf *leaf)
-{
-    size_t bytes = sp_node_bytes(&leaf->head) - sizeof *leaf;
-    return (unsigned)(bytes / run_bytes(sp_interval_is_wide(leaf)));
-}
-
 const char *sp_interval_leaf_validate(const sp_interval_leaf *leaf)
 {
     unsigned kind = sp_node_kind(&leaf->head);
     if (kind != SP_KIND_NARROW && kind != SP_KIND_WIDE)
         return "a leaf of runs is of another kind";
-    if (!leaf->n || leaf->n > room_of(leaf) || sp_node_bytes(&leaf->head) > SP_INTERVAL_LEAF_BYTES)
+    if (!leaf->n || leaf->n > sp_interval_room(leaf) ||
+        sp_node_bytes(&leaf->head) > SP_INTERVAL_LEAF_BYTES)
         return "a leaf of runs has none or more than it has room for";
     uint64_t pages = 0, end = 0;
     for (unsigned i = 0; i < leaf->n; i++) {
@@ -147,6 +122,19 @@ sp_interval_leaf *sp_interval_leaf_new(sp_edit *edit, const sp_range *runs, unsi
     leaf->pages = pages & (UINT64_MAX >> 8);
     put(leaf, 0, runs, n);
     return leaf;
+}
+
+sp_interval_leaf *sp_interval_leaf_resize(sp_edit *edit, const sp_interval_leaf *leaf,
+                                          unsigned room)
+{
+    bool wide = sp_interval_is_wide(leaf);
+    size_t bytes = run_bytes(wide);
+    size_t most = sp_min(room, wide ? SP_WIDE_MOST : SP_NARROW_MOST) * bytes;
+    sp_interval_leaf *copy = sp_edit_new(edit, sp_node_kind(&leaf->head), sizeof *copy + most);
+    if (copy)
+        memcpy(&copy->head + 1, &leaf->head + 1,
+               sizeof *leaf - sizeof leaf->head + leaf->n * bytes);
+    return copy;
 }
 
 /* ---- splicing ---- */
@@ -206,11 +194,12 @@ static unsigned spliced_n(const sp_interval_leaf *leaf, const sp_interval_splice
     return leaf->n - (s->j - s->i) + s->n;
 }
 
-bool sp_interval_fits(const sp_interval_leaf *leaf, const sp_interval_splice *s)
+bool sp_interval_keeps(const sp_interval_leaf *leaf, const sp_interval_splice *s)
 {
-    if (spliced_n(leaf, s) > room_of(leaf))
+    bool wide = sp_interval_is_wide(leaf);
+    if (spliced_n(leaf, s) > (wide ? SP_WIDE_MOST : SP_NARROW_MOST))
         return false;
-    if (!s->n || sp_interval_is_wide(leaf))
+    if (!s->n || wide)
         return true;
     return s->run[0].start >= leaf->base && s->run[s->n - 1].stop - leaf->base <= UINT32_MAX;
 }
@@ -233,9 +222,4 @@ unsigned sp_interval_spliced(const sp_interval_leaf *leaf, const sp_interval_spl
     memcpy(out + s->i, s->run, s->n * sizeof *out);
     sp_interval_copy(leaf, s->j, leaf->n - s->j, out + s->i + s->n);
     return spliced_n(leaf, s);
-}
-
-bool sp_interval_is_sparse(const sp_interval_leaf *leaf, unsigned n)
-{
-    return room_of(leaf) > 2 * n + 4;
 }

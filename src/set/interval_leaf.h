@@ -12,7 +12,7 @@
 #ifndef SP_SET_INTERVAL_LEAF_H
 #define SP_SET_INTERVAL_LEAF_H
 
-#include "node/node.h"
+#include "set/engine.h"
 
 #define SP_NARROW_MOST 60u
 #define SP_WIDE_MOST 30u
@@ -46,7 +46,10 @@ typedef struct sp_interval_splice {
     int64_t pages;
 } sp_interval_splice;
 
-bool sp_interval_is_wide(const sp_interval_leaf *leaf);
+static inline bool sp_interval_is_wide(const sp_interval_leaf *leaf)
+{
+    return sp_node_kind(&leaf->head) == SP_KIND_WIDE;
+}
 
 static inline sp_narrow_run *sp_narrow_runs(const sp_interval_leaf *leaf)
 {
@@ -57,9 +60,20 @@ static inline sp_range *sp_wide_runs(const sp_interval_leaf *leaf)
     return (sp_range *)(leaf + 1);
 }
 
-sp_range sp_interval_run(const sp_interval_leaf *leaf, unsigned i);
+static inline sp_range sp_interval_run(const sp_interval_leaf *leaf, unsigned i)
+{
+    if (sp_interval_is_wide(leaf))
+        return sp_wide_runs(leaf)[i];
+    sp_narrow_run run = sp_narrow_runs(leaf)[i];
+    return (sp_range){leaf->base + run.start, leaf->base + run.stop};
+}
+
 /* The stop of its last run. */
-uint64_t sp_interval_end(const sp_interval_leaf *leaf);
+static inline uint64_t sp_interval_end(const sp_interval_leaf *leaf)
+{
+    return sp_interval_run(leaf, leaf->n - 1u).stop;
+}
+
 /* The first run that ends after gfn; n if none does. */
 unsigned sp_interval_find(const sp_interval_leaf *leaf, uint64_t gfn);
 /* Copies runs [i, i + n) to out. */
@@ -82,16 +96,25 @@ static inline unsigned sp_interval_most(uint64_t start, uint64_t stop)
 sp_interval_leaf *sp_interval_leaf_new(sp_edit *edit, const sp_range *runs, unsigned n,
                                        unsigned room);
 
+/* The same runs, with room for `room` at least, n included.  NULL if memory is short. */
+sp_interval_leaf *sp_interval_leaf_resize(sp_edit *edit, const sp_interval_leaf *leaf,
+                                          unsigned room);
+
 /* What making [start, stop) members or not does to the leaf alone. */
 void sp_interval_splice_of(const sp_interval_leaf *leaf, uint64_t start, uint64_t stop, bool value,
                            sp_interval_splice *s);
-/* True if the leaf's node, or a copy, can be spliced as it is. */
-bool sp_interval_fits(const sp_interval_leaf *leaf, const sp_interval_splice *s);
+/* True if the runs are those of a leaf of the same kind and base, given room. */
+bool sp_interval_keeps(const sp_interval_leaf *leaf, const sp_interval_splice *s);
 void sp_interval_apply(sp_interval_leaf *leaf, const sp_interval_splice *s);
 /* The runs of a spliced leaf, at most two more than it has; returns how many. */
 unsigned sp_interval_spliced(const sp_interval_leaf *leaf, const sp_interval_splice *s,
                              sp_range *out);
-/* True if a leaf of n runs should have a smaller node. */
-bool sp_interval_is_sparse(const sp_interval_leaf *leaf, unsigned n);
+/* Runs that the leaf's node has room for. */
+static inline unsigned sp_interval_room(const sp_interval_leaf *leaf)
+{
+    size_t bytes = sp_node_bytes(&leaf->head) - sizeof *leaf;
+    return (unsigned)(bytes /
+                      (sp_interval_is_wide(leaf) ? sizeof(sp_range) : sizeof(sp_narrow_run)));
+}
 
 #endif
