@@ -51,7 +51,7 @@ static inline unsigned child_at(const sp_interval_inner *inner, uint64_t gfn)
     unsigned at = 0;
     for (unsigned left = (unsigned)inner->n; left > 1;) {
         unsigned half = left / 2;
-        at += inner->child[at + half].first <= gfn ? half : 0;
+        at += half & -(unsigned)(inner->child[at + half].first <= gfn);
         left -= half;
     }
     return at;

@@ -5,11 +5,12 @@
 
 #include <string.h>
 
+/* The steps of both searches are masked: which way they go, a processor cannot guess. */
 static unsigned find_narrow(const sp_narrow_run *runs, unsigned n, uint32_t at)
 {
     unsigned i = 0;
     for (; n > 1; n -= n / 2)
-        i += runs[i + n / 2 - 1].stop <= at ? n / 2 : 0;
+        i += n / 2 & -(unsigned)(runs[i + n / 2 - 1].stop <= at);
     return i + (runs[i].stop <= at);
 }
 
@@ -17,7 +18,7 @@ static unsigned find_wide(const sp_range *runs, unsigned n, uint64_t at)
 {
     unsigned i = 0;
     for (; n > 1; n -= n / 2)
-        i += runs[i + n / 2 - 1].stop <= at ? n / 2 : 0;
+        i += n / 2 & -(unsigned)(runs[i + n / 2 - 1].stop <= at);
     return i + (runs[i].stop <= at);
 }
 
