@@ -768,13 +768,13 @@ cdef class SharedPages:
     def __cinit__(self, npages=None, *, initial="private", engine="auto", page_size=4096):
         cdef uint64_t bound = LIMIT
         cdef bint shared = is_shared(initial)
-        cdef const sp_engine *kind = &sp_engine_roaring
+        cdef const sp_engine *kind = NULL
         if not isinstance(engine, str):
             raise TypeError(f"engine must be str, not {type(engine).__name__}")
         if engine not in ("roaring", "interval", "auto"):
             raise ValueError(f"engine is {engine!r}: 'roaring', 'interval' or 'auto'")
-        if engine == "interval":
-            kind = &sp_engine_interval
+        if engine != "auto":
+            kind = &sp_engine_interval if engine == "interval" else &sp_engine_roaring
         self.page_size = bounded(page_size, 1 << 40, "page_size")
         if self.page_size == 0:
             raise RangeError("page_size is 0: the least is 1")

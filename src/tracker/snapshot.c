@@ -10,6 +10,8 @@
 /* Makes the open version the newest one, whether or not it differs; with the lock held. */
 static sp_status publish(sp_tracker *tracker)
 {
+    if (sp_tracker_is_due(tracker))
+        sp_tracker_choose(tracker);
     sp_status status = sp_changes_flush(&tracker->changes, &tracker->keeper);
     if (status)
         return status;

@@ -67,8 +67,10 @@ sp_status sp_tracker_new(const sp_allocator *allocator, const sp_engine *engine,
         return SP_NOMEM;
     tracker->allocator = mem.allocator;
     tracker->bound = npages;
-    tracker->set = sp_set_empty(engine);
-    tracker->keeper = (sp_keeper){&tracker->epoch.mem, engine};
+    tracker->automatic = !engine;
+    tracker->set = sp_set_empty(engine ? engine : &sp_engine_interval);
+    /* What was converted may be anything: where the engine is not given, it is kept by roaring's. */
+    tracker->keeper = (sp_keeper){&tracker->epoch.mem, engine ? engine : &sp_engine_roaring};
     tracker->fd = -1;
     sp_root root = sp_root_of(&tracker->set);
     sp_status status = sp_epoch_init(&tracker->epoch, allocator, &hooks, &root);

@@ -35,7 +35,9 @@ typedef struct sp_snapshot {
     sp_slot slot;
 } sp_snapshot;
 
-/* `npages` bounds the guest (at most 2^52); `shared` is the status of every page at first. */
+/* `npages` bounds the guest (at most 2^52); `shared` is the status of every page at first.  An
+ * engine of NULL is the interval engine, until roaring's takes fewer bytes, and back: whichever
+ * holds the set clearly smaller, as found out now and then when a version is published. */
 SP_MUST_CHECK sp_status sp_tracker_new(const sp_allocator *allocator, const sp_engine *engine,
                                        uint64_t npages, bool shared, sp_tracker **out);
 /* Ends the tracker for everybody; snapshots stay.  Closing twice is nothing. */

@@ -9,6 +9,7 @@
  */
 #include <string.h>
 
+#include "set/choice.h"
 #include "tracker/state.h"
 
 /* The pages of [start, stop) whose status is not `shared`. */
@@ -109,6 +110,7 @@ static sp_status convert(sp_tracker *tracker, sp_changes *changes, uint64_t star
                          bool shared, uint64_t *fresh)
 {
     conversion c;
+    tracker->turns++;
     if (turn(tracker, changes, start, stop, shared, fresh))
         return SP_OK;
     sp_status status = decide(tracker, changes, start, stop, shared, &c);
@@ -229,11 +231,22 @@ sp_status sp_tracker_apply(sp_tracker *tracker, const sp_event *events, size_t n
     return status;
 }
 
+/* A copy of a page set for the open version; of the engine that suits it, if any may do. */
+static sp_status copy(sp_tracker *tracker, const sp_set *wanted, sp_set *out)
+{
+    sp_edit *edit = &tracker->epoch.open;
+    sp_set nothing = sp_set_empty(wanted->engine);
+    const sp_engine *engine = tracker->automatic ? sp_set_choose(edit->kernels, wanted)
+                                                 : wanted->engine;
+    return engine == wanted->engine ? sp_set_combine(edit, SP_OR, wanted, &nothing, out)
+                                    : sp_set_convert(edit, wanted, engine, out);
+}
+
 /* Makes the open version hold what `target` holds; with the lock held. */
 static sp_status replace(sp_tracker *tracker, const sp_pageset *target, uint64_t *changed)
 {
     const sp_set *wanted = sp_pageset_set(target);
-    sp_set nothing = sp_set_empty(wanted->engine), copy;
+    sp_set made;
     sp_pageset *pages;
     sp_cell *cell;
     sp_status status = sp_pageset_combine(tracker->allocator, SP_XOR, &tracker->set, wanted,
@@ -247,13 +260,15 @@ static sp_status replace(sp_tracker *tracker, const sp_pageset *target, uint64_t
         sp_pageset_release(pages);
         return status;
     }
-    status = sp_set_combine(&tracker->epoch.open, SP_OR, wanted, &nothing, &copy);
+    status = copy(tracker, wanted, &made);
     if (status) {
         sp_cell_release(cell);
         return status;
     }
     sp_set_retire(&tracker->epoch.open, &tracker->set);
-    tracker->set = copy;
+    tracker->set = made;
+    if (tracker->automatic)
+        sp_tracker_chosen(tracker);
     sp_changes_add_cell(&tracker->changes, cell);
     *changed = fresh;
     return SP_OK;
@@ -264,7 +279,7 @@ sp_status sp_tracker_set_list(sp_tracker *tracker, const sp_range *ranges, size_
 {
     sp_pageset *target;
     *changed = 0;
-    sp_status status = sp_pageset_from_ranges(tracker->allocator, tracker->set.engine, ranges, n,
+    sp_status status = sp_pageset_from_ranges(tracker->allocator, tracker->keeper.engine, ranges, n,
                                               &target, bad);
     if (status)
         return status;

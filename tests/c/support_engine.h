@@ -7,12 +7,15 @@
 #include "set/set.h"
 #include "support_check.h"
 
-/* The engine under test: what sets and trackers of the tests are made with. */
+/* The engine under test: what sets and trackers of the tests are made with; for trackers alone it may
+ * be NULL, that is automatic. */
 extern const sp_engine *test_engine;
 
 #define RUN_ENGINES(test) run_engines(#test, test)
+#define RUN_TRACKERS(test) run_trackers(#test, test)
 
-/* check_run with each engine in turn; afterwards it is roaring's again. */
+/* check_run with each engine in turn, and for trackers without one; afterwards it is roaring's. */
 void run_engines(const char *name, void (*test)(void));
+void run_trackers(const char *name, void (*test)(void));
 
 #endif

@@ -190,9 +190,9 @@ static void a_log_nobody_can_ask_for_is_dropped(void)
 
 int main(void)
 {
-    RUN_ENGINES(batches_do_what_single_calls_do);
-    RUN_ENGINES(a_long_log_is_united_once);
-    RUN_ENGINES(a_log_that_cannot_be_united_stays_whole);
-    RUN_ENGINES(a_log_nobody_can_ask_for_is_dropped);
+    RUN_TRACKERS(batches_do_what_single_calls_do);
+    RUN_TRACKERS(a_long_log_is_united_once);
+    RUN_TRACKERS(a_log_that_cannot_be_united_stays_whole);
+    RUN_TRACKERS(a_log_nobody_can_ask_for_is_dropped);
     return check_close();
 }

@@ -368,9 +368,9 @@ static void test_the_end_never_fails(void)
 
 int main(void)
 {
-    RUN_ENGINES(test_a_new_tracker);
-    RUN_ENGINES(test_one_allocation_fails);
-    RUN_ENGINES(test_all_later_allocations_fail);
-    RUN_ENGINES(test_the_end_never_fails);
+    RUN_TRACKERS(test_a_new_tracker);
+    RUN_TRACKERS(test_one_allocation_fails);
+    RUN_TRACKERS(test_all_later_allocations_fail);
+    RUN_TRACKERS(test_the_end_never_fails);
     return check_close();
 }

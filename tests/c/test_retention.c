@@ -149,7 +149,7 @@ static void test_failed_applies_leave_no_trace(void) { run(check_scaled(CONVERSI
 
 int main(void)
 {
-    RUN_ENGINES(test_snapshots_keep_their_pages);
-    RUN_ENGINES(test_failed_applies_leave_no_trace);
+    RUN_TRACKERS(test_snapshots_keep_their_pages);
+    RUN_TRACKERS(test_failed_applies_leave_no_trace);
     return check_close();
 }

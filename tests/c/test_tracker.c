@@ -269,7 +269,7 @@ static void test_long_trails(void)
 
 int main(void)
 {
-    RUN_ENGINES(test_against_the_model);
-    RUN_ENGINES(test_long_trails);
+    RUN_TRACKERS(test_against_the_model);
+    RUN_TRACKERS(test_long_trails);
     return check_close();
 }

@@ -418,19 +418,19 @@ static void test_measure(void)
 
 int main(void)
 {
-    RUN_ENGINES(test_a_new_tracker);
-    RUN_ENGINES(test_epochs_count_changes);
-    RUN_ENGINES(test_calls_that_change_nothing);
-    RUN_ENGINES(test_the_count_does_not_wrap);
-    RUN_ENGINES(test_bad_ranges);
-    RUN_ENGINES(test_bad_events_and_lists);
-    RUN_ENGINES(test_converted_holds_flips);
-    RUN_ENGINES(test_an_unasked_for_log_is_dropped);
-    RUN_ENGINES(test_converted_refuses_strangers);
-    RUN_ENGINES(test_latest_lags_until_it_was_looked_at);
-    RUN_ENGINES(test_a_crowded_version_is_published_anew);
-    RUN_ENGINES(test_snapshots_outlive_their_tracker);
-    RUN_ENGINES(test_calls_that_may_not_wait);
+    RUN_TRACKERS(test_a_new_tracker);
+    RUN_TRACKERS(test_epochs_count_changes);
+    RUN_TRACKERS(test_calls_that_change_nothing);
+    RUN_TRACKERS(test_the_count_does_not_wrap);
+    RUN_TRACKERS(test_bad_ranges);
+    RUN_TRACKERS(test_bad_events_and_lists);
+    RUN_TRACKERS(test_converted_holds_flips);
+    RUN_TRACKERS(test_an_unasked_for_log_is_dropped);
+    RUN_TRACKERS(test_converted_refuses_strangers);
+    RUN_TRACKERS(test_latest_lags_until_it_was_looked_at);
+    RUN_TRACKERS(test_a_crowded_version_is_published_anew);
+    RUN_TRACKERS(test_snapshots_outlive_their_tracker);
+    RUN_TRACKERS(test_calls_that_may_not_wait);
     RUN(test_measure);
     return check_close();
 }

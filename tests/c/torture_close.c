@@ -177,6 +177,6 @@ static void test_the_last_one_takes_it_down(void)
 
 int main(void)
 {
-    RUN_ENGINES(test_the_last_one_takes_it_down);
+    RUN_TRACKERS(test_the_last_one_takes_it_down);
     return check_close();
 }

@@ -266,6 +266,6 @@ static void test_readers_see_whole_epochs(void)
 
 int main(void)
 {
-    RUN_ENGINES(test_readers_see_whole_epochs);
+    RUN_TRACKERS(test_readers_see_whole_epochs);
     return check_close();
 }
