@@ -16,6 +16,7 @@
 
 #include "set/engine.h"
 #include "set/interval_leaf.h"
+#include "set/interval_search.h"
 
 /* An inner node of 32 children is 1,056 bytes: what the first write after a snapshot copies at each
  * level.  Twice as many would save half a byte a run. */
@@ -48,13 +49,9 @@ static inline sp_interval_leaf *leaf_of(sp_ref ref) { return (sp_interval_leaf *
 /* The child that gfn is in, or after, or before if it is the first. */
 static inline unsigned child_at(const sp_interval_inner *inner, uint64_t gfn)
 {
-    unsigned at = 0;
-    for (unsigned left = (unsigned)inner->n; left > 1;) {
-        unsigned half = left / 2;
-        at += half & -(unsigned)(inner->child[at + half].first <= gfn);
-        left -= half;
-    }
-    return at;
+    uint32_t stride = sizeof *inner->child / sizeof inner->child->first;
+    unsigned at = sp_search_64(&inner->child->first, stride, (uint32_t)inner->n, gfn);
+    return at ? at - 1 : 0;
 }
 
 /* A way from the root to a leaf. */

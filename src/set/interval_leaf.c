@@ -5,32 +5,17 @@
 
 #include <string.h>
 
-/* The steps of both searches are masked: which way they go, a processor cannot guess. */
-static unsigned find_narrow(const sp_narrow_run *runs, unsigned n, uint32_t at)
-{
-    unsigned i = 0;
-    for (; n > 1; n -= n / 2)
-        i += n / 2 & -(unsigned)(runs[i + n / 2 - 1].stop <= at);
-    return i + (runs[i].stop <= at);
-}
-
-static unsigned find_wide(const sp_range *runs, unsigned n, uint64_t at)
-{
-    unsigned i = 0;
-    for (; n > 1; n -= n / 2)
-        i += n / 2 & -(unsigned)(runs[i + n / 2 - 1].stop <= at);
-    return i + (runs[i].stop <= at);
-}
+#include "set/interval_search.h"
 
 unsigned sp_interval_find(const sp_interval_leaf *leaf, uint64_t gfn)
 {
     if (sp_interval_is_wide(leaf))
-        return find_wide(sp_wide_runs(leaf), leaf->n, gfn);
+        return sp_search_64(&sp_wide_runs(leaf)->stop, 2, leaf->n, gfn);
     if (gfn < leaf->base)
         return 0;
     /* Nothing narrow ends beyond 2^32 - 1. */
-    return find_narrow(sp_narrow_runs(leaf), leaf->n,
-                       (uint32_t)sp_min(gfn - leaf->base, UINT32_MAX));
+    return sp_search_32(&sp_narrow_runs(leaf)->stop, 2, leaf->n,
+                        (uint32_t)sp_min(gfn - leaf->base, UINT32_MAX));
 }
 
 void sp_interval_copy(const sp_interval_leaf *leaf, unsigned i, unsigned n, sp_range *out)
