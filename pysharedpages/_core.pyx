@@ -756,8 +756,10 @@ cdef class SharedPages:
     """Which pages of a guest are shared with its host: the one thing here that changes.
 
     `npages` bounds the guest (an int, or a size as text such as "1TiB" in pages of `page_size`
-    bytes); None is every gfn below 2^52. Every page is `initial` at first. Methods may be called
-    from any thread; changes are atomic, and on any error nothing has changed.
+    bytes); None is every gfn below 2^52. Every page is `initial` at first. `engine` is what holds
+    the set: "roaring" (bitmaps and lists of numbers), "interval" (runs), or "auto", the smaller of
+    the two, chosen anew as the set changes. Methods may be called from any thread; changes are
+    atomic, and on any error nothing has changed.
     """
     cdef sp_tracker *tracker
     cdef readonly object page_size

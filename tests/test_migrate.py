@@ -34,7 +34,7 @@ def living_vcpus() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "vcpu"]
 
 
-@pytest.mark.parametrize("engine", ["roaring", "auto"])
+@pytest.mark.parametrize("engine", ["roaring", "interval", "auto"])
 @pytest.mark.parametrize("workload", ["boot", "churn", "hostile"])
 def test_guest_arrives_intact(
     capsys: pytest.CaptureFixture[str], workload: str, engine: str

@@ -23,7 +23,7 @@ LIST_THEN_DIRTY: Final = "list-then-dirty"
 ORDERS: Final = (DIRTY_THEN_LIST, LIST_THEN_DIRTY)
 SOURCES: Final = ("kvm", "process", "model")
 LOGS: Final = ("bitmap", "ring")
-ENGINES: Final = ("auto", "roaring")
+ENGINES: Final = ("auto", "interval", "roaring")
 # Room for the pages that are kept back for the worst instant, and for patterns worth the name.
 LEAST_RESIDENT_PAGES: Final = 256
 

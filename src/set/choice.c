@@ -111,7 +111,7 @@ uint64_t sp_set_estimate(const sp_kernels *k, const sp_set *set, const sp_engine
 }
 
 /* Bytes that are not worth another engine. */
-#define LEAST_GAIN 256u
+#define LEAST_GAIN 64u
 
 const sp_engine *sp_set_choose(const sp_kernels *k, const sp_set *set)
 {

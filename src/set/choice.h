@@ -18,7 +18,7 @@ uint64_t sp_set_estimate(const sp_kernels *k, const sp_set *set, const sp_engine
                          uint64_t limit);
 
 /* The engine that should hold the set from now on: the other one, if its estimate is below nine
- * tenths of what the set takes, and 256 bytes below it.  O(n). */
+ * tenths of what the set takes, and 64 bytes below it.  O(n). */
 const sp_engine *sp_set_choose(const sp_kernels *k, const sp_set *set);
 
 #endif

@@ -7,11 +7,11 @@
  * nodes are published or owned; they allocate nothing and cannot fail.
  *
  * This header is the seam between the engines and everything above.  An engine is one const table
- * (engine.h); callers see only the functions here.  Sets of two engines may meet: counting what is in both makes no node, and
- * a result is of the engine that is not of runs (mixed.c).
+ * (engine.h); callers see only the functions here.  Sets of two engines may meet: counting what is
+ * in both makes no node, and a result is of the engine that is not of runs (mixed.c).
  *
- * Complexity: h is the tree's height (at most 6 inner levels), n the leaves in what is touched.
- * No operation is per page.
+ * Complexity: h is the tree's height (at most 6 inner levels, of runs one for each factor of 8 to
+ * 32), n the leaves in what is touched.  No operation is per page.
  */
 #ifndef SP_SET_SET_H
 #define SP_SET_SET_H
@@ -116,12 +116,13 @@ SP_MUST_CHECK sp_status sp_set_assign(sp_edit *edit, sp_set *set, uint64_t start
 bool sp_set_turn(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value,
                  sp_turned *turned);
 
-/* Replaces the members among the 2^16 gfns from base (a multiple of 2^16) by a bitmap's. */
+/* Replaces the members among the 2^16 gfns from base (a multiple of 2^16) by a bitmap's.  SP_NOMEM
+ * leaves the same members.  Of runs, a step for every leaf there is. */
 SP_MUST_CHECK sp_status sp_set_put_words(sp_edit *edit, sp_set *set, uint64_t base,
                                          const uint64_t *words);
 
 /* Adds ranges, sorted by start, in bounds, none of them empty; they may overlap.  SP_NOMEM leaves a
- * part of them in.  O(n), and the path to each leaf once. */
+ * part of them in.  O(n), and the path to each leaf once; of runs, O(n) and a step a leaf. */
 SP_MUST_CHECK sp_status sp_set_add_sorted(sp_edit *edit, sp_set *set, const sp_range *ranges,
                                           size_t n);
 
