@@ -233,8 +233,8 @@ static sp_status unite(sp_edit *edit, sp_set *set, sp_set *more)
     return status;
 }
 
-/* Ranges that are few beside the set's are put in one by one: that many runs make a leaf's way as
- * long as looking at all leaves. */
+/* Ranges that are few beside the set's are put in one by one: the way to so many leaves is shorter
+ * than a step for every leaf there is. */
 static bool are_few(const sp_set *set, size_t n) { return n <= sp_interval_runs(set) / 256; }
 
 sp_status sp_interval_add_sorted(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n)

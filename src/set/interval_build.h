@@ -2,9 +2,9 @@
  * interval_build.h - making interval trees whole, from runs in order.  Floor 3, private to the
  * interval engine.
  *
- * Runs gather to leaves, leaves to inner nodes, and so on up.  Each tier keeps back as many nodes as
- * a parent needs at least, so that the last parent of a tier is not too small.  Leaves are packed
- * full, with no room to spare.
+ * Runs gather to leaves, leaves to inner nodes, and so on up.  Each tier keeps back as many nodes
+ * as a parent needs at least, so that the last parent of a tier is not too small.  Leaves are
+ * packed full, with no room to spare.
  *
  * A builder notes that memory was short and then does nothing; finish says so, having given up all
  * that was made.

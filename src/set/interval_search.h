@@ -1,6 +1,6 @@
 /*
- * interval_search.h - where a number belongs in an ascending list of a node; private to the interval
- * engine.  Floor 3.
+ * interval_search.h - where a number belongs in an ascending list of a node; private to the
+ * interval engine.  Floor 3.
  *
  * By quarters, then all of a window of fixed width, as leaves of the roaring engine are searched
  * (leaf/search.h): no branch depends on a number, and few loads wait for another.  Numbers are a

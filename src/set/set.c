@@ -191,7 +191,9 @@ sp_status sp_set_combine(sp_edit *edit, sp_op op, const sp_set *a, const sp_set 
 bool sp_set_combine_is_short(sp_op op, const sp_set *a, const sp_set *b)
 {
     enum { LOW = 1 };
-    if (a->engine != &sp_engine_roaring || b->engine != &sp_engine_roaring)
+    if (a->engine != b->engine)
+        return false;
+    if (a->engine == &sp_engine_interval)
         return sp_max(a->height, b->height) <= LOW;
     switch (op) {
     case SP_AND: return sp_min(a->height, b->height) <= LOW;

@@ -3,8 +3,9 @@
  *
  * Such a tracker begins with runs.  At a publication, once it has converted an eighth as many times
  * as it has runs, or its nodes have doubled or halved, it estimates what the other engine would
- * take, and changes if that is clearly less.  The new tree is made beside the old one, of nodes of the open version; the old one is
- * retired as any node is, so versions that are held keep it, and their engine.
+ * take, and changes if that is clearly less.  The new tree is made beside the old one, of nodes of
+ * the open version; the old one is retired as any node is, so versions that are held keep it, and
+ * their engine.
  */
 #include "set/choice.h"
 #include "tracker/state.h"

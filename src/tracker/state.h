@@ -47,8 +47,8 @@ SP_MUST_CHECK sp_status sp_tracker_enter(sp_tracker *tracker, bool wait);
  * and published if a reader has pinned the newest version since it was published. */
 void sp_tracker_leave(sp_tracker *tracker, uint64_t changed);
 
-/* True if the engine of the open version should be chosen anew: much was converted since, or half of
- * the pages or of the nodes are gone, or there are twice as many; one call may do that. */
+/* True if the engine of the open version should be chosen anew: much was converted since, or half
+ * of the pages or of the nodes are gone, or there are twice as many nodes; one call may do that. */
 static inline bool sp_tracker_is_due(const sp_tracker *tracker)
 {
     if (!tracker->automatic)

@@ -7,8 +7,8 @@
 #include "set/set.h"
 #include "support_check.h"
 
-/* The engine under test: what sets and trackers of the tests are made with; for trackers alone it may
- * be NULL, that is automatic. */
+/* The engine under test: what sets and trackers of the tests are made with; for trackers alone it
+ * may be NULL, that is automatic. */
 extern const sp_engine *test_engine;
 
 #define RUN_ENGINES(test) run_engines(#test, test)
