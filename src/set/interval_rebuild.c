@@ -9,9 +9,9 @@
  * the old nodes that were taken apart are retired one by one, and what lies between the edges is
  * dropped whole, whatever its size.
  *
- * A set under edit holds its nodes alone, so what is taken apart has no other holder.  At each level
- * six nodes are taken apart at most, all in a row but for what lies between the edges: the two
- * edges, and those to which the taking in has come, before and after it comes to one more.
+ * A set under edit holds its nodes alone, so what is taken apart has no other holder.  At each
+ * level six nodes are taken apart at most, all in a row but for what lies between the edges: the
+ * two edges, and those to which the taking in has come, before and after it comes to one more.
  */
 #include <string.h>
 

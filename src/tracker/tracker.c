@@ -69,7 +69,7 @@ sp_status sp_tracker_new(const sp_allocator *allocator, const sp_engine *engine,
     tracker->bound = npages;
     tracker->automatic = !engine;
     tracker->set = sp_set_empty(engine ? engine : &sp_engine_interval);
-    /* What was converted may be anything: where the engine is not given, it is kept by roaring's. */
+    /* What was converted may be anything: without an engine it is kept by roaring's. */
     tracker->keeper = (sp_keeper){&tracker->epoch.mem, engine ? engine : &sp_engine_roaring};
     tracker->fd = -1;
     sp_root root = sp_root_of(&tracker->set);

@@ -42,8 +42,8 @@ uint64_t record_assign(uint64_t *record, plot_range range, bool value);
 uint64_t word_hash(size_t at, uint64_t word);
 uint64_t record_hash(const uint64_t *record, size_t words);
 
-/* The calls of the same names, checked to succeed: a tracker of the engine under test, the pages that
- * changed, a snapshot. */
+/* The calls of the same names, checked to succeed: a tracker of the engine under test, the pages
+ * that changed, a snapshot. */
 sp_tracker *tracker_new(uint64_t npages, bool shared);
 uint64_t tracker_convert(sp_tracker *tracker, uint64_t start, uint64_t npages, bool shared);
 sp_snapshot tracker_take(sp_tracker *tracker);
