@@ -14,25 +14,40 @@
  * few conversions. */
 #define LEAST_TURNS 64
 
+/* A set that either engine holds about as well goes to and fro as it changes, and each time costs
+ * what a few thousand conversions do.  Each change of engine doubles the time to the next look,
+ * until that is two conversions for each run, or the set has become another one. */
+#define MOST_PATIENCE 4u
+
 void sp_tracker_chosen(sp_tracker *tracker)
 {
     const sp_epoch *epoch = &tracker->epoch;
+    uint64_t turns = sp_set_nranges(epoch->open.kernels, &tracker->set) / 8;
     tracker->turns = 0;
-    tracker->due = sp_max(sp_set_nranges(epoch->open.kernels, &tracker->set) / 8, LEAST_TURNS);
+    tracker->due = sp_max(turns, LEAST_TURNS) << tracker->patience;
     /* relaxed: the lock orders changes of the count */
     tracker->weight = sp_load(&epoch->nodes.bytes, relaxed);
     tracker->size = sp_set_count(&tracker->set);
 }
 
-void sp_tracker_choose(sp_tracker *tracker)
+/* Holds the open version by another engine; false, and as it was, if memory is short. */
+static bool change_engine(sp_tracker *tracker, const sp_engine *engine)
 {
     sp_edit *edit = &tracker->epoch.open;
-    const sp_engine *engine = sp_set_choose(edit->kernels, &tracker->set);
     sp_set made;
-    if (engine != tracker->set.engine &&
-        sp_set_convert(edit, &tracker->set, engine, &made) == SP_OK) {
-        sp_set_retire(edit, &tracker->set);
-        tracker->set = made;
-    }
+    if (sp_set_convert(edit, &tracker->set, engine, &made) != SP_OK)
+        return false;
+    sp_set_retire(edit, &tracker->set);
+    tracker->set = made;
+    return true;
+}
+
+void sp_tracker_choose(sp_tracker *tracker)
+{
+    const sp_engine *engine = sp_set_choose(tracker->epoch.open.kernels, &tracker->set);
+    if (tracker->turns < tracker->due)
+        tracker->patience = 0; /* looked at because its size is another */
+    if (engine != tracker->set.engine && change_engine(tracker, engine))
+        tracker->patience += tracker->patience < MOST_PATIENCE;
     sp_tracker_chosen(tracker);
 }

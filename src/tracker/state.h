@@ -19,6 +19,7 @@ struct sp_tracker {
     bool automatic;                /* constant: its engine is chosen by bytes */
     uint64_t turns, due;           /* conversions since it was chosen, and before it is again */
     uint64_t weight, size;         /* bytes of nodes and pages when it was chosen */
+    unsigned patience;             /* it was changed so often of late */
     uint64_t seq;                  /* changes committed; epoch.done_seq is its copy for readers */
     uint64_t published;            /* seq of the newest version */
     sp_changes changes;            /* converted since the newest version */
