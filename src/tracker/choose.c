@@ -19,27 +19,30 @@
  * until that is two conversions for each run, or the set has become another one. */
 #define MOST_PATIENCE 4u
 
-void sp_tracker_chosen(sp_tracker *tracker)
+void sp_tracker_chosen(sp_tracker *tracker, uint64_t weight)
 {
-    const sp_epoch *epoch = &tracker->epoch;
-    uint64_t turns = sp_set_nranges(epoch->open.kernels, &tracker->set) / 8;
+    uint64_t turns = sp_set_nranges(tracker->epoch.open.kernels, &tracker->set) / 8;
     tracker->turns = 0;
     tracker->due = sp_max(turns, LEAST_TURNS) << tracker->patience;
-    /* relaxed: the lock orders changes of the count */
-    tracker->weight = sp_load(&epoch->nodes.bytes, relaxed);
+    tracker->weight = weight;
     tracker->size = sp_set_count(&tracker->set);
 }
 
-/* Holds the open version by another engine; false, and as it was, if memory is short. */
-static bool change_engine(sp_tracker *tracker, const sp_engine *engine)
+/* Holds the open version by another engine, if memory allows. */
+static void change_engine(sp_tracker *tracker, const sp_engine *engine)
 {
     sp_edit *edit = &tracker->epoch.open;
+    uint64_t before = sp_tracker_weight(tracker);
     sp_set made;
-    if (sp_set_convert(edit, &tracker->set, engine, &made) != SP_OK)
-        return false;
+    if (sp_set_convert(edit, &tracker->set, engine, &made) != SP_OK) {
+        sp_tracker_chosen(tracker, before);
+        return;
+    }
+    uint64_t weight = sp_tracker_weight(tracker) - before;
     sp_set_retire(edit, &tracker->set);
     tracker->set = made;
-    return true;
+    tracker->patience += tracker->patience < MOST_PATIENCE;
+    sp_tracker_chosen(tracker, weight);
 }
 
 void sp_tracker_choose(sp_tracker *tracker)
@@ -47,7 +50,8 @@ void sp_tracker_choose(sp_tracker *tracker)
     const sp_engine *engine = sp_set_choose(tracker->epoch.open.kernels, &tracker->set);
     if (tracker->turns < tracker->due)
         tracker->patience = 0; /* looked at because its size is another */
-    if (engine != tracker->set.engine && change_engine(tracker, engine))
-        tracker->patience += tracker->patience < MOST_PATIENCE;
-    sp_tracker_chosen(tracker);
+    if (engine != tracker->set.engine)
+        change_engine(tracker, engine);
+    else
+        sp_tracker_chosen(tracker, sp_tracker_weight(tracker));
 }

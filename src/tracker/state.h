@@ -18,7 +18,7 @@ struct sp_tracker {
     sp_set set;                    /* the open version */
     bool automatic;                /* constant: its engine is chosen by bytes */
     uint64_t turns, due;           /* conversions since it was chosen, and before it is again */
-    uint64_t weight, size;         /* bytes of nodes and pages when it was chosen */
+    uint64_t weight, size;         /* bytes of nodes, and pages, when it was chosen */
     unsigned patience;             /* it was changed so often of late */
     uint64_t seq;                  /* changes committed; epoch.done_seq is its copy for readers */
     uint64_t published;            /* seq of the newest version */
@@ -48,23 +48,30 @@ SP_MUST_CHECK sp_status sp_tracker_enter(sp_tracker *tracker, bool wait);
  * and published if a reader has pinned the newest version since it was published. */
 void sp_tracker_leave(sp_tracker *tracker, uint64_t changed);
 
+/* Bytes of the nodes of all versions. */
+static inline uint64_t sp_tracker_weight(const sp_tracker *tracker)
+{
+    /* relaxed: the lock orders changes of the count */
+    return sp_load(&tracker->epoch.nodes.bytes, relaxed);
+}
+
 /* True if the engine of the open version should be chosen anew: much was converted since, or half
  * of the pages or of the nodes are gone, or there are twice as many nodes; one call may do that. */
 static inline bool sp_tracker_is_due(const sp_tracker *tracker)
 {
     if (!tracker->automatic)
         return false;
-    /* relaxed: the lock orders changes of the count */
-    uint64_t bytes = sp_load(&tracker->epoch.nodes.bytes, relaxed);
+    uint64_t weight = sp_tracker_weight(tracker);
     return tracker->turns >= tracker->due || sp_set_count(&tracker->set) < tracker->size / 2 ||
-           bytes < tracker->weight / 2 || bytes > 2 * tracker->weight + 1024;
+           weight < tracker->weight / 2 || weight > 2 * tracker->weight + 1024;
 }
 
 /* Lets the other engine hold the open version, if that takes clearly fewer bytes and memory allows.
  * What is published stays as it is.  With the lock held, and no transaction under way. */
 void sp_tracker_choose(sp_tracker *tracker);
-/* Notes that the engine was chosen, for what the open version now holds. */
-void sp_tracker_chosen(sp_tracker *tracker);
+/* Notes that the engine was chosen, for what the open version now holds; `weight` is that of all
+ * nodes, or of its own where it was made anew, for the others are about to go. */
+void sp_tracker_chosen(sp_tracker *tracker, uint64_t weight);
 
 /* Publishes the open version if it differs from the newest one; with the lock held.  SP_NOMEM and
  * SP_LIMIT: nothing changed. */

@@ -260,15 +260,17 @@ static sp_status replace(sp_tracker *tracker, const sp_pageset *target, uint64_t
         sp_pageset_release(pages);
         return status;
     }
+    uint64_t weight = sp_tracker_weight(tracker);
     status = copy(tracker, wanted, &made);
     if (status) {
         sp_cell_release(cell);
         return status;
     }
+    weight = sp_tracker_weight(tracker) - weight;
     sp_set_retire(&tracker->epoch.open, &tracker->set);
     tracker->set = made;
     if (tracker->automatic)
-        sp_tracker_chosen(tracker);
+        sp_tracker_chosen(tracker, weight);
     sp_changes_add_cell(&tracker->changes, cell);
     *changed = fresh;
     return SP_OK;
