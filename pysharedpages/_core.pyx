@@ -174,7 +174,8 @@ cdef class PageSet:
 
     Hashable, equal by content, safe in any thread; copying it costs nothing. Arrays of ranges are
     (n, 2) C-contiguous uint64, half-open, sorted, disjoint and coalesced. h below is the height of
-    the tree (at most 7), n the leaves that a call touches; nothing is proportional to the pages.
+    the tree (at most 7; of runs, the logarithm of their number), n the leaves that a call touches;
+    nothing is proportional to the pages.
     """
     cdef Pin pin
     cdef object cached_hash

@@ -194,11 +194,13 @@ void sp_interval_apply(sp_interval_leaf *leaf, const sp_interval_splice *s)
 {
     size_t bytes = run_bytes(sp_interval_is_wide(leaf));
     char *runs = (char *)(leaf + 1);
+    unsigned n = spliced_n(leaf, s);
+    uint64_t pages = leaf->pages + (uint64_t)s->pages;
     if (s->i + s->n != s->j)
         memmove(runs + (s->i + s->n) * bytes, runs + s->j * bytes, (leaf->n - s->j) * bytes);
     put(leaf, s->i, s->run, s->n);
-    leaf->n = (uint8_t)spliced_n(leaf, s);
-    leaf->pages = (leaf->pages + (uint64_t)s->pages) & (UINT64_MAX >> 8);
+    leaf->n = (uint8_t)n;
+    leaf->pages = pages & (UINT64_MAX >> 8);
 }
 
 unsigned sp_interval_spliced(const sp_interval_leaf *leaf, const sp_interval_splice *s,
