@@ -69,6 +69,11 @@ static inline bool sp_tracker_is_due(const sp_tracker *tracker)
 /* Lets the other engine hold the open version, if that takes clearly fewer bytes and memory allows.
  * What is published stays as it is.  With the lock held, and no transaction under way. */
 void sp_tracker_choose(sp_tracker *tracker);
+/* Lets the roaring engine make a batch of n changes, where it is chosen by bytes and the batch is
+ * long; after it, settle chooses again.  False: it is as it was.  With the lock held. */
+bool sp_tracker_hasten(sp_tracker *tracker, size_t n);
+void sp_tracker_settle(sp_tracker *tracker);
+
 /* Notes that the engine was chosen, for what the open version now holds; `weight` is that of all
  * nodes, or of its own where it was made anew, for the others are about to go. */
 void sp_tracker_chosen(sp_tracker *tracker, uint64_t weight);

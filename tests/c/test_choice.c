@@ -141,6 +141,54 @@ static void it_stays_where_memory_is_short(void)
     CHECK_EQ(alloc_blocks(&alloc), 0);
 }
 
+/* A batch that alternates in far places, so that few runs stay in the end. */
+static void scatter(sp_event *events, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        events[i] = (sp_event){.start = (i / 2 % 700) << 20, .npages = 1, .shared = !(i & 1)};
+}
+
+/* Whoever makes a long batch: the set is as if it were made one by one, held small, and untouched
+ * where the batch fails, at its last event or for want of memory anywhere. */
+static void long_batches_leave_no_trace_of_who_made_them(void)
+{
+    enum { N = 4 * COMB / 30, LAST = N - 1 };
+    static sp_event events[N];
+    test_alloc alloc;
+    uint64_t changed;
+    size_t bad;
+    alloc_init(&alloc);
+    sp_tracker *tracker = automatic(&alloc);
+    tracker_convert(tracker, 5, 1, true);
+    scatter(events, N);
+    events[LAST] = (sp_event){.start = SP_GFN_LIMIT, .npages = 1, .shared = 1};
+    CHECK_EQ(sp_tracker_apply(tracker, events, N, &changed, &bad), SP_RANGE);
+    CHECK_EQ(bad, LAST);
+    CHECK_STR(engine_of(tracker), "interval");
+    CHECK_EQ(sp_tracker_count(tracker), 1);
+    events[LAST].start = UINT64_C(1) << 40;
+    uint64_t refused = 0;
+    for (uint64_t nth = 1; !check_failed(); nth++) {
+        alloc_arm(&alloc, nth, 1);
+        sp_status status = sp_tracker_apply(tracker, events, N, &changed, &bad);
+        refused += alloc_failed(&alloc) != 0;
+        alloc_arm(&alloc, 0, 0);
+        CHECK_VALID(sp_set_validate(&tracker->set));
+        if (status == SP_OK)
+            break;
+        CHECK_EQ(sp_tracker_count(tracker), 1);
+        CHECK_EQ(tracker_live(tracker), tracker_reachable(tracker));
+        nth += nth / 16;
+    }
+    CHECK(refused > 10);
+    CHECK_EQ(changed, N);
+    CHECK_STR(engine_of(tracker), "interval");
+    CHECK_EQ(sp_tracker_count(tracker), 3);
+    CHECK_EQ(tracker_live(tracker), tracker_reachable(tracker));
+    sp_tracker_free(tracker);
+    CHECK_EQ(alloc_blocks(&alloc), 0);
+}
+
 /* ---- the estimate ---- */
 
 static void add(sp_edit *edit, sp_set *set, rng *r, unsigned texture)
@@ -189,6 +237,7 @@ int main(void)
     RUN(lists_choose_at_once);
     RUN(what_becomes_small_is_held_small);
     RUN(it_stays_where_memory_is_short);
+    RUN(long_batches_leave_no_trace_of_who_made_them);
     RUN(estimates_are_near);
     return check_close();
 }
