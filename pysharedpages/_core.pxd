@@ -95,6 +95,16 @@ cdef extern from "sharedpages.h" nogil:
     sp_status sp_pageset_combine(const sp_allocator *, sp_op, const sp_set *, const sp_set *,
                                  sp_pageset **out)
     void sp_pageset_release(sp_pageset *)
+
+    ctypedef struct sp_portable:
+        pass
+
+    sp_status sp_portable_new(const sp_allocator *, const sp_set *, cbool wide, sp_portable **out)
+    uint64_t sp_portable_bytes(const sp_portable *)
+    void sp_portable_write(const sp_portable *, uint8_t *out)
+    void sp_portable_free(sp_portable *)
+    sp_status sp_portable_read(const sp_allocator *, const void *, size_t, sp_pageset **out,
+                               size_t *offset, const char **why)
     const sp_set *sp_pageset_set(const sp_pageset *)
 
     # trackers

@@ -20,6 +20,7 @@ from pysharedpages.errors import SnapshotLimitError
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo
 from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
 from cpython.long cimport PyLong_CheckExact
 from cpython.number cimport PyNumber_Index
@@ -246,6 +247,27 @@ cdef class PageSet:
         check(status, None)
         return adopt(pages)
 
+    @staticmethod
+    def from_roaring(data):
+        """The set that bytes of the portable Roaring format hold, of 32 or 64 bits.
+
+        One pass over the buffer, which may be any; memory at most a constant times its size.
+        FormatError, with the offset, for bytes that are not one whole set, and for members at or
+        beyond 2^52. Source: github.com/RoaringBitmap/RoaringFormatSpec.
+        """
+        cdef object octets = _buffers.as_bits(data)
+        cdef Lease lease = Lease(octets)
+        cdef size_t n = len(octets), offset = 0
+        cdef const char *why = NULL
+        cdef sp_pageset *pages
+        cdef sp_status status
+        with nogil:
+            status = sp_portable_read(NULL, lease.view.buf, n, &pages, &offset, &why)
+        if status == SP_INVALID:
+            raise FormatError(f"byte {offset} of {n}: {why.decode()}", offset=offset)
+        check(status, None)
+        return adopt(pages)
+
     # -- looking
 
     def __len__(self):
@@ -393,6 +415,34 @@ cdef class PageSet:
             return bits
         memoryview(out).cast("B")[:size] = bits
         return out
+
+    def to_roaring(self, bits=64):
+        """The set as bytes of the portable Roaring format, of 64 bits or of 32.
+
+        Equal sets are equal bytes: each 2^16 pages in the shortest of the format's containers. RangeError if a member needs more than 32 bits.
+        Source: github.com/RoaringBitmap/RoaringFormatSpec.
+        """
+        cdef Pin pin = self.held()
+        cdef sp_portable *portable = NULL
+        cdef sp_status status
+        cdef bint wide = bits == 64
+        cdef bytes octets
+        cdef uint8_t *out
+        if bits not in (32, 64):
+            raise ValueError(f"bits is {bits!r}: 32 or 64")
+        with nogil:
+            status = sp_portable_new(NULL, &pin.set, wide, &portable)
+        if status == SP_RANGE:
+            raise RangeError(f"gfn {self.max()} needs more than 32 bits")
+        check(status, None)
+        try:
+            octets = PyBytes_FromStringAndSize(NULL, sp_portable_bytes(portable))
+            out = <uint8_t *><char *>octets
+            with nogil:
+                sp_portable_write(portable, out)
+        finally:
+            sp_portable_free(portable)
+        return octets
 
     # -- algebra
 

@@ -2,6 +2,7 @@
  * sharedpages.h - the public header of the C core; all that a binding includes.  Floor 5.
  *
  * pageset   immutable sets of gfns, and everything that can be asked of a set
+ * portable  sets in the portable Roaring format
  * tracker   the set that changes, its snapshots, what was converted between them
  * dirty     dirty logs and rings, harvests, and the merge
  */
@@ -14,6 +15,7 @@
 #include "dirty/ring.h"
 #include "kernels/kernels.h"
 #include "set/pageset.h"
+#include "set/portable.h"
 #include "tracker/tracker.h"
 
 #endif

@@ -183,6 +183,20 @@ void sp_radix_walk(sp_ref ref, uint64_t level, uint64_t floor, sp_node_fn visit,
     visit(context, sp_ref_node(ref));
 }
 
+sp_status sp_radix_leaves(sp_ref ref, uint64_t level, uint64_t base, sp_leaf_fn visit,
+                          void *context)
+{
+    if (ref == SP_EMPTY)
+        return SP_OK;
+    if (ref == SP_FULL || !level)
+        return visit(context, base, base + level_span(level), ref);
+    sp_status status = SP_OK;
+    for (unsigned i = 0; !status && i < FANOUT; i++)
+        status = sp_radix_leaves(as_inner(ref)->child[i], level - 1,
+                                 base + i * level_span(level - 1), visit, context);
+    return status;
+}
+
 static void walk(const sp_set *set, uint64_t floor, sp_node_fn visit, void *context)
 {
     sp_radix_walk(set->root, set->height, floor, visit, context);

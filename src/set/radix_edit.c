@@ -328,19 +328,23 @@ static sp_status open_leaf(sp_edit *edit, sp_set *set, uint64_t base, sp_ref **s
     return status;
 }
 
-sp_status sp_radix_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words)
+sp_status sp_radix_put_leaf(sp_edit *edit, sp_set *set, uint64_t base, sp_ref leaf)
 {
-    sp_ref leaf, *slot;
-    sp_status status = sp_leaf_from_words(edit, words, &leaf);
-    if (status)
-        return status;
-    status = open_leaf(edit, set, base, &slot);
+    sp_ref *slot;
+    sp_status status = open_leaf(edit, set, base, &slot);
     if (status)
         sp_leaf_retire(edit, leaf);
     else
         put_leaf(edit, &set->root, set->height, base, leaf);
     sp_radix_lower(edit, set);
     return status;
+}
+
+sp_status sp_radix_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words)
+{
+    sp_ref leaf;
+    sp_status status = sp_leaf_from_words(edit, words, &leaf);
+    return status ? status : sp_radix_put_leaf(edit, set, base, leaf);
 }
 
 /* Adds ranges that lie within one leaf's span. */
