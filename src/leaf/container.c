@@ -36,15 +36,13 @@ static uint32_t bitmap_runs(const sp_kernels *k, sp_ref leaf)
 
 sp_container sp_container_of(const sp_kernels *k, sp_ref leaf)
 {
-    sp_run held[2];
-    uint32_t pages = sp_leaf_count(leaf);
     switch (sp_leaf_shape(leaf)) {
-    case SP_HELD: return shortest(pages, sp_held_get(leaf, held));
-    case SP_ARRAY: return (sp_container){SP_CONTAINER_VALUES, pages, 0};
-    case SP_RUNS: return shortest(pages, sp_as_small(leaf)->n);
+    case SP_HELD: return shortest(sp_held_pages(leaf), (leaf & 3) == 3 ? 2 : 1);
+    case SP_ARRAY: return (sp_container){SP_CONTAINER_VALUES, sp_as_small(leaf)->pages, 0};
+    case SP_RUNS: return shortest(sp_as_small(leaf)->pages, sp_as_small(leaf)->n);
     case SP_BITMAP: break;
     }
-    return shortest(pages, bitmap_runs(k, leaf));
+    return shortest(sp_as_bitmap(leaf)->pages, bitmap_runs(k, leaf));
 }
 
 static uint8_t *put_value(uint8_t *out, uint32_t page)
@@ -62,21 +60,24 @@ static void write_bitmap_values(sp_ref leaf, uint8_t *out)
             out = put_value(out, w * 64 + sp_lowest(left));
 }
 
-static void write_values(sp_ref leaf, uint8_t *out)
+static void write_run_values(const sp_run *runs, uint32_t n, uint8_t *out)
 {
-    const sp_run *runs;
-    sp_run scratch[SP_MAX_VALUES];
-    switch (sp_leaf_shape(leaf)) {
-    case SP_ARRAY:
-        memcpy(out, sp_values(sp_as_small(leaf)), sp_as_small(leaf)->n * sizeof(uint16_t));
-        return;
-    case SP_BITMAP: write_bitmap_values(leaf, out); return;
-    default: break;
-    }
-    uint32_t n = sp_leaf_runs(leaf, &runs, scratch);
     for (uint32_t i = 0; i < n; i++)
         for (uint32_t page = runs[i].first; page <= runs[i].last; page++)
             out = put_value(out, page);
+}
+
+static void write_values(sp_ref leaf, uint8_t *out)
+{
+    sp_run held[2];
+    switch (sp_leaf_shape(leaf)) {
+    case SP_HELD: write_run_values(held, sp_held_get(leaf, held), out); break;
+    case SP_ARRAY:
+        memcpy(out, sp_values(sp_as_small(leaf)), sp_as_small(leaf)->n * sizeof(uint16_t));
+        break;
+    case SP_RUNS: write_run_values(sp_runs(sp_as_small(leaf)), sp_as_small(leaf)->n, out); break;
+    case SP_BITMAP: write_bitmap_values(leaf, out); break;
+    }
 }
 
 static void write_run_list(const sp_run *runs, uint32_t n, uint8_t *out)
@@ -108,13 +109,11 @@ static void write_bitmap_runs(const sp_kernels *k, sp_ref leaf, uint32_t n, uint
 
 static void write_runs(const sp_kernels *k, sp_ref leaf, uint32_t n, uint8_t *out)
 {
-    const sp_run *runs;
-    sp_run scratch[SP_MAX_VALUES];
-    if (sp_leaf_shape(leaf) == SP_BITMAP) {
-        write_bitmap_runs(k, leaf, n, out);
-    } else {
-        sp_leaf_runs(leaf, &runs, scratch);
-        write_run_list(runs, n, out);
+    sp_run held[2];
+    switch (sp_leaf_shape(leaf)) {
+    case SP_HELD: write_run_list(held, sp_held_get(leaf, held), out); break;
+    case SP_BITMAP: write_bitmap_runs(k, leaf, n, out); break;
+    default: write_run_list(sp_runs(sp_as_small(leaf)), n, out);
     }
 }
 

@@ -141,11 +141,14 @@ uint64_t sp_portable_bytes(const sp_portable *all)
 /* ---- writing ---- */
 
 typedef struct writer {
-    const sp_portable *all;
-    const part *part; /* the one being written; the first before all */
-    uint32_t i;       /* containers of it that are written */
-    uint8_t *start;   /* of the part */
-    uint8_t *body;    /* where the next container goes */
+    const sp_kernels *kernels;
+    const part *part; /* the one being written; before the first, the first */
+    bool wide;
+    uint32_t i;            /* containers of it that are written */
+    uint8_t *start;        /* of the part, from which offsets count */
+    uint8_t *flags;        /* or NULL */
+    uint8_t *key, *offset; /* the next container's; offset NULL: there are none */
+    uint8_t *body;
 } writer;
 
 static void put_u16(uint8_t *out, uint32_t value) { memcpy(out, &(uint16_t){(uint16_t)value}, 2); }
@@ -154,32 +157,23 @@ static void put_u32(uint8_t *out, uint64_t value) { memcpy(out, &(uint32_t){(uin
 static void begin_part(writer *w)
 {
     const part *p = w->part;
-    if (w->all->wide) {
+    if (w->wide) {
         put_u32(w->body, p->high);
         w->body += 4;
     }
     w->i = 0;
     w->start = w->body;
+    w->key = w->start + cookie_bytes(p) + flags_bytes(p);
+    w->offset = has_offsets(p) ? w->key + 4 * (uint64_t)p->containers : NULL;
+    w->flags = p->has_runs ? w->start + cookie_bytes(p) : NULL;
+    w->body += header_bytes(p);
     if (p->has_runs) {
         put_u32(w->start, SP_PORTABLE_RUNS_COOKIE | (p->containers - 1) << 16);
-        memset(w->start + cookie_bytes(p), 0, flags_bytes(p));
+        memset(w->flags, 0, flags_bytes(p));
     } else {
         put_u32(w->start, SP_PORTABLE_COOKIE);
         put_u32(w->start + 4, p->containers);
     }
-    w->body += header_bytes(p);
-}
-
-static void put_header(writer *w, uint64_t gfn, sp_container c)
-{
-    const part *p = w->part;
-    uint8_t *flags = w->start + cookie_bytes(p), *keys = flags + flags_bytes(p);
-    if (c.kind == SP_CONTAINER_RUNS)
-        flags[w->i / 8] |= (uint8_t)(1u << w->i % 8);
-    put_u16(keys + 4 * w->i, (uint32_t)(gfn >> SP_LEAF_BITS));
-    put_u16(keys + 4 * w->i + 2, c.pages - 1);
-    if (has_offsets(p))
-        put_u32(keys + 4 * ((uint64_t)p->containers + w->i), (uint64_t)(w->body - w->start));
 }
 
 static void put_container(writer *w, uint64_t gfn, sp_ref leaf)
@@ -188,9 +182,17 @@ static void put_container(writer *w, uint64_t gfn, sp_ref leaf)
         w->part++;
         begin_part(w);
     }
-    sp_container c = leaf == SP_FULL ? full_container : sp_container_of(w->all->kernels, leaf);
-    put_header(w, gfn, c);
-    sp_container_write(w->all->kernels, leaf, c, w->body);
+    sp_container c = leaf == SP_FULL ? full_container : sp_container_of(w->kernels, leaf);
+    put_u16(w->key, (uint32_t)(gfn >> SP_LEAF_BITS));
+    put_u16(w->key + 2, c.pages - 1);
+    w->key += 4;
+    if (w->offset) {
+        put_u32(w->offset, (uint64_t)(w->body - w->start));
+        w->offset += 4;
+    }
+    if (c.kind == SP_CONTAINER_RUNS)
+        w->flags[w->i / 8] |= (uint8_t)(1u << w->i % 8);
+    sp_container_write(w->kernels, leaf, c, w->body);
     w->body += sp_container_bytes(c);
     w->i++;
 }
@@ -204,7 +206,7 @@ static sp_status put_leaves(void *context, uint64_t start, uint64_t stop, sp_ref
 
 void sp_portable_write(const sp_portable *all, uint8_t *out)
 {
-    writer w = {.all = all, .part = all->parts, .body = out};
+    writer w = {.kernels = all->kernels, .part = all->parts, .wide = all->wide, .body = out};
     if (all->wide) {
         memcpy(out, &(uint64_t){all->n}, 8);
         w.body += 8;

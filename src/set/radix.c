@@ -183,6 +183,12 @@ void sp_radix_walk(sp_ref ref, uint64_t level, uint64_t floor, sp_node_fn visit,
     visit(context, sp_ref_node(ref));
 }
 
+/* True if eight children are EMPTY, as most of a large guest's are. */
+static bool are_empty(const sp_ref child[8])
+{
+    return !(child[0] | child[1] | child[2] | child[3] | child[4] | child[5] | child[6] | child[7]);
+}
+
 sp_status sp_radix_leaves(sp_ref ref, uint64_t level, uint64_t base, sp_leaf_fn visit,
                           void *context)
 {
@@ -190,10 +196,16 @@ sp_status sp_radix_leaves(sp_ref ref, uint64_t level, uint64_t base, sp_leaf_fn 
         return SP_OK;
     if (ref == SP_FULL || !level)
         return visit(context, base, base + level_span(level), ref);
+    const sp_ref *child = as_inner(ref)->child;
+    uint64_t span = level_span(level - 1);
     sp_status status = SP_OK;
-    for (unsigned i = 0; !status && i < FANOUT; i++)
-        status = sp_radix_leaves(as_inner(ref)->child[i], level - 1,
-                                 base + i * level_span(level - 1), visit, context);
+    for (unsigned eight = 0; !status && eight < FANOUT; eight += 8) {
+        if (are_empty(child + eight))
+            continue;
+        for (unsigned i = eight; !status && i < eight + 8; i++)
+            if (child[i] != SP_EMPTY)
+                status = sp_radix_leaves(child[i], level - 1, base + i * span, visit, context);
+    }
     return status;
 }
 
