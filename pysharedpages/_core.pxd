@@ -99,10 +99,11 @@ cdef extern from "sharedpages.h" nogil:
     ctypedef struct sp_portable:
         pass
 
-    sp_status sp_portable_new(const sp_allocator *, const sp_set *, cbool wide, sp_portable **out)
+    cbool sp_portable_is_short(const sp_set *)
+    sp_status sp_portable_plan(sp_portable *, const sp_allocator *, const sp_set *, cbool wide)
     uint64_t sp_portable_bytes(const sp_portable *)
     void sp_portable_write(const sp_portable *, uint8_t *out)
-    void sp_portable_free(sp_portable *)
+    void sp_portable_close(sp_portable *)
     sp_status sp_portable_read(const sp_allocator *, const void *, size_t, sp_pageset **out,
                                size_t *offset, const char **why)
     const sp_set *sp_pageset_set(const sp_pageset *)

@@ -20,7 +20,7 @@ from pysharedpages.errors import SnapshotLimitError
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo
 from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
 from cpython.long cimport PyLong_CheckExact
 from cpython.number cimport PyNumber_Index
@@ -34,6 +34,7 @@ cdef uint64_t LIMIT = SP_GFN_LIMIT
 
 cdef enum:
     SHORT = 65536  # pages up to which a conversion is done with the GIL held
+    SHORT_BYTES = 4096  # of a file that is read with the GIL held
 
 # ---- statuses, arguments, buffers ----
 
@@ -170,6 +171,35 @@ cdef uint64_t common(PageSet left, PageSet right) except? 0xdead:
     return pages
 
 
+cdef bytes roaring_of(Pin pin, bint wide):
+    """A set in the portable Roaring format."""
+    cdef sp_portable plan
+    cdef sp_status status
+    cdef bytes octets
+    cdef uint8_t *out
+    cdef bint short = sp_portable_is_short(&pin.set)
+    if short:
+        status = sp_portable_plan(&plan, NULL, &pin.set, wide)
+    else:
+        with nogil:
+            status = sp_portable_plan(&plan, NULL, &pin.set, wide)
+    try:
+        if status == SP_RANGE:
+            last = sp_set_select(&pin.set, sp_set_count(&pin.set) - 1)
+            raise RangeError(f"gfn {last} needs more than 32 bits")
+        check(status, None)
+        octets = PyBytes_FromStringAndSize(NULL, sp_portable_bytes(&plan))
+        out = <uint8_t *>PyBytes_AS_STRING(octets)
+        if short:
+            sp_portable_write(&plan, out)
+        else:
+            with nogil:
+                sp_portable_write(&plan, out)
+    finally:
+        sp_portable_close(&plan)
+    return octets
+
+
 cdef class PageSet:
     """An immutable set of gfns (page numbers below 2^52).
 
@@ -255,14 +285,17 @@ cdef class PageSet:
         FormatError, with the offset, for bytes that are not one whole set, and for members at or
         beyond 2^52. Source: github.com/RoaringBitmap/RoaringFormatSpec.
         """
-        cdef object octets = _buffers.as_bits(data)
+        cdef object octets = data if type(data) is bytes else _buffers.as_bits(data)
         cdef Lease lease = Lease(octets)
-        cdef size_t n = len(octets), offset = 0
+        cdef size_t n = lease.view.len, offset = 0
         cdef const char *why = NULL
         cdef sp_pageset *pages
         cdef sp_status status
-        with nogil:
+        if n <= SHORT_BYTES:
             status = sp_portable_read(NULL, lease.view.buf, n, &pages, &offset, &why)
+        else:
+            with nogil:
+                status = sp_portable_read(NULL, lease.view.buf, n, &pages, &offset, &why)
         if status == SP_INVALID:
             raise FormatError(f"byte {offset} of {n}: {why.decode()}", offset=offset)
         check(status, None)
@@ -417,32 +450,16 @@ cdef class PageSet:
         return out
 
     def to_roaring(self, bits=64):
-        """The set as bytes of the portable Roaring format, of 64 bits or of 32.
+        """The set as bytes of the portable Roaring format, of 64 bits or of 32. O(n + bytes).
 
-        Equal sets are equal bytes: each 2^16 pages in the shortest of the format's containers. RangeError if a member needs more than 32 bits.
+        Equal sets are equal bytes: each 2^16 pages in the shortest of the format's containers.
+        RangeError if a member needs more than 32 bits.
         Source: github.com/RoaringBitmap/RoaringFormatSpec.
         """
         cdef Pin pin = self.held()
-        cdef sp_portable *portable = NULL
-        cdef sp_status status
-        cdef bint wide = bits == 64
-        cdef bytes octets
-        cdef uint8_t *out
-        if bits not in (32, 64):
+        if bits != 32 and bits != 64:
             raise ValueError(f"bits is {bits!r}: 32 or 64")
-        with nogil:
-            status = sp_portable_new(NULL, &pin.set, wide, &portable)
-        if status == SP_RANGE:
-            raise RangeError(f"gfn {self.max()} needs more than 32 bits")
-        check(status, None)
-        try:
-            octets = PyBytes_FromStringAndSize(NULL, sp_portable_bytes(portable))
-            out = <uint8_t *><char *>octets
-            with nogil:
-                sp_portable_write(portable, out)
-        finally:
-            sp_portable_free(portable)
-        return octets
+        return roaring_of(pin, bits == 64)
 
     # -- algebra
 

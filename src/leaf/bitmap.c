@@ -101,6 +101,31 @@ sp_status sp_bitmap_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS
     return blocks_from_words(edit, words, tally, out);
 }
 
+/* The words are copied to where a whole leaf, which is likely, has them. */
+sp_status sp_leaf_from_bytes(sp_edit *edit, const uint8_t *bytes, uint32_t pages, sp_ref *out)
+{
+    sp_bitmap *leaf = whole_new(edit);
+    if (!leaf)
+        return SP_NOMEM;
+    /* Not memcpy of a constant, which becomes a string instruction: slow where addresses differ in
+     * their last bits, as a file's and a node's do. */
+    sp_bits_copy(bytes, 0, SP_LEAF_PAGES, leaf->words);
+    sp_tally tally = sp_tally_pages(edit->kernels, leaf->words);
+    sp_status status = SP_OK;
+    if (tally.pages == pages)
+        tally.least_runs = sp_words_runs(edit->kernels, leaf->words);
+    else
+        status = SP_INVALID;
+    if (!status && sp_edit_is_counted(edit) && sp_leaf_pick(pages, tally.least_runs) == SP_BITMAP) {
+        *out = describe_whole(leaf, &tally);
+        return SP_OK;
+    }
+    if (!status)
+        status = sp_leaf_from_tally(edit, leaf->words, &tally, out);
+    sp_node_free(edit->mem, &leaf->head);
+    return status;
+}
+
 sp_status sp_bitmap_clone(sp_edit *edit, sp_ref ref, sp_ref *out)
 {
     const sp_bitmap *from = sp_as_bitmap(ref);

@@ -49,6 +49,11 @@ SP_MUST_CHECK sp_status sp_leaf_from_tally(sp_edit *edit, const uint64_t words[S
 SP_MUST_CHECK sp_status sp_bitmap_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS],
                                              const sp_tally *tally, sp_ref *out);
 
+/* A leaf of the bitmap's bytes, read once, in the kind of fewest bytes.  SP_INVALID if it has not
+ * so many pages; SP_NOMEM. */
+SP_MUST_CHECK sp_status sp_leaf_from_bytes(sp_edit *edit, const uint8_t *bytes, uint32_t pages,
+                                           sp_ref *out);
+
 /* bitmap op runs, for OR, ANDNOT and XOR, in the kind of fewest bytes; the result has least_runs or
  * more. */
 SP_MUST_CHECK sp_status sp_bitmap_alter(sp_edit *edit, sp_op op, sp_ref bitmap, const sp_run *runs,

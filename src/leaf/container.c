@@ -13,15 +13,26 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "containers are little-endian");
 _Static_assert(SP_CONTAINER_BITMAP_BYTES == SP_LEAF_WORDS * sizeof(uint64_t), "2^16 bits");
 
+enum { STRIDE = 16 }; /* of loops whose length the compiler knows: it makes vectors of them */
+
+static inline uint32_t get_u32(const uint8_t *at)
+{
+    uint32_t value;
+    memcpy(&value, at, sizeof value);
+    return value;
+}
+
+static inline void put_u32(uint8_t *at, uint32_t value) { memcpy(at, &value, sizeof value); }
+
 /* ---- writing ---- */
 
-static sp_container shortest(uint32_t pages, uint32_t runs)
+/* A container of so many pages in so many runs, in the shortest form. */
+static inline sp_container shortest(sp_ref leaf, uint32_t key, uint32_t pages, uint32_t runs)
 {
-    sp_container as_runs = {SP_CONTAINER_RUNS, pages, runs};
-    sp_container other = {SP_CONTAINER_BITMAP, pages, 0};
-    if (pages <= SP_CONTAINER_MAX_VALUES)
-        other.kind = SP_CONTAINER_VALUES;
-    return sp_container_bytes(as_runs) < sp_container_bytes(other) ? as_runs : other;
+    uint32_t as_runs = 2 + 4 * runs;
+    bool worth = as_runs < 2 * pages && as_runs < SP_CONTAINER_BITMAP_BYTES;
+    return (sp_container){leaf, (uint16_t)key, (uint16_t)(pages - 1), (uint16_t)(worth ? runs : 0),
+                          0};
 }
 
 /* Runs of a bitmap leaf, or some number that is more than a container of runs is worth. */
@@ -34,15 +45,46 @@ static uint32_t bitmap_runs(const sp_kernels *k, sp_ref leaf)
     return (uint32_t)(toggles + carry) / 2;
 }
 
-sp_container sp_container_of(const sp_kernels *k, sp_ref leaf)
+static sp_container container_of_node(const sp_kernels *k, sp_ref leaf, uint32_t key)
 {
+    const sp_small *small = sp_as_small(leaf);
     switch (sp_leaf_shape(leaf)) {
-    case SP_HELD: return shortest(sp_held_pages(leaf), (leaf & 3) == 3 ? 2 : 1);
-    case SP_ARRAY: return (sp_container){SP_CONTAINER_VALUES, sp_as_small(leaf)->pages, 0};
-    case SP_RUNS: return shortest(sp_as_small(leaf)->pages, sp_as_small(leaf)->n);
-    case SP_BITMAP: break;
+    case SP_ARRAY: return (sp_container){leaf, (uint16_t)key, (uint16_t)(small->pages - 1), 0, 0};
+    case SP_RUNS: return shortest(leaf, key, small->pages, small->n);
+    default: return shortest(leaf, key, sp_as_bitmap(leaf)->pages, bitmap_runs(k, leaf));
     }
-    return shortest(sp_as_bitmap(leaf)->pages, bitmap_runs(k, leaf));
+}
+
+/* Without a branch, which would be guessed wrong for every other leaf; of EMPTY, anything. */
+static inline sp_container container_of_held(sp_ref leaf, uint32_t key)
+{
+    uint32_t one = (uint32_t)(leaf >> 32) - (uint32_t)(leaf >> 16 & 0xffff) + 1;
+    uint32_t two = (uint32_t)(leaf >> 18 & 0x7fff) + (uint32_t)(leaf >> 49) + 2;
+    uint32_t pages = leaf & 2 ? (leaf & 1 ? two : one) : SP_LEAF_PAGES;
+    return shortest(leaf, key, pages, 1 + ((leaf & 3) == 3));
+}
+
+static inline bool eight_are_empty(const sp_ref *leaf)
+{
+    return !(leaf[0] | leaf[1] | leaf[2] | leaf[3] | leaf[4] | leaf[5] | leaf[6] | leaf[7]);
+}
+
+size_t sp_containers_of(const sp_kernels *k, const sp_ref *leaves, size_t n, uint32_t key,
+                        sp_container *out)
+{
+    size_t used = 0;
+    for (size_t from = 0, to; from < n; from = to) {
+        to = sp_min(from + 8, n);
+        if (to == from + 8 && eight_are_empty(leaves + from))
+            continue;
+        for (size_t i = from; i < to; i++) {
+            sp_ref leaf = leaves[i];
+            out[used] = sp_ref_is_node(leaf) ? container_of_node(k, leaf, key + (uint32_t)i)
+                                             : container_of_held(leaf, key + (uint32_t)i);
+            used += leaf != SP_EMPTY;
+        }
+    }
+    return used;
 }
 
 static uint8_t *put_value(uint8_t *out, uint32_t page)
@@ -80,13 +122,23 @@ static void write_values(sp_ref leaf, uint8_t *out)
     }
 }
 
-static void write_run_list(const sp_run *runs, uint32_t n, uint8_t *out)
+/* (first, last) pairs as (first, last - first), which no borrow leaves. */
+static inline void write_pairs(const uint8_t *runs, uint32_t n, uint8_t *out)
 {
-    memcpy(out, &(uint16_t){(uint16_t)n}, 2);
     for (uint32_t i = 0; i < n; i++) {
-        sp_run run = {runs[i].first, (uint16_t)(runs[i].last - runs[i].first)};
-        memcpy(out + 2 + i * sizeof run, &run, sizeof run);
+        uint32_t run = get_u32(runs + 4 * i);
+        put_u32(out + 4 * i, run - (run << 16));
     }
+}
+
+static void write_run_list(const sp_run *list, uint32_t n, uint8_t *restrict out)
+{
+    const uint8_t *runs = (const uint8_t *)list;
+    uint32_t i = 0;
+    memcpy(out, &(uint16_t){(uint16_t)n}, 2);
+    for (out += 2; i + STRIDE <= n; i += STRIDE)
+        write_pairs(runs + 4 * i, STRIDE, out + 4 * i);
+    write_pairs(runs + 4 * i, n - i, out + 4 * i);
 }
 
 /* Of a bitmap leaf with n runs, fewer than a bitmap has room for. */
@@ -107,29 +159,60 @@ static void write_bitmap_runs(const sp_kernels *k, sp_ref leaf, uint32_t n, uint
     write_run_list(runs, n, out);
 }
 
+/* Of a leaf that is a node. */
 static void write_runs(const sp_kernels *k, sp_ref leaf, uint32_t n, uint8_t *out)
 {
-    sp_run held[2];
-    switch (sp_leaf_shape(leaf)) {
-    case SP_HELD: write_run_list(held, sp_held_get(leaf, held), out); break;
-    case SP_BITMAP: write_bitmap_runs(k, leaf, n, out); break;
-    default: write_run_list(sp_runs(sp_as_small(leaf)), n, out);
-    }
+    if (sp_leaf_shape(leaf) == SP_BITMAP)
+        write_bitmap_runs(k, leaf, n, out);
+    else
+        write_run_list(sp_runs(sp_as_small(leaf)), n, out);
 }
 
-static void write_bitmap(sp_ref leaf, uint8_t *out)
+static void write_bitmap(sp_ref leaf, uint32_t bytes, uint8_t *out)
 {
     uint64_t words[SP_LEAF_WORDS];
-    memcpy(out, sp_leaf_view(leaf, words), SP_CONTAINER_BITMAP_BYTES);
+    memcpy(out, sp_leaf_view(leaf, words), bytes);
 }
 
-void sp_container_write(const sp_kernels *k, sp_ref leaf, sp_container how, uint8_t *out)
+static void write_container(const sp_kernels *k, const sp_container *c, uint32_t bytes,
+                            uint8_t *out)
 {
-    switch (how.kind) {
-    case SP_CONTAINER_VALUES: write_values(leaf, out); break;
-    case SP_CONTAINER_RUNS: write_runs(k, leaf, how.runs, out); break;
-    case SP_CONTAINER_BITMAP: write_bitmap(leaf, out); break;
+    sp_run held[2];
+    if (!c->runs && c->most < SP_CONTAINER_MAX_VALUES)
+        write_values(c->leaf, out);
+    else if (!c->runs)
+        write_bitmap(c->leaf, bytes, out);
+    else if (sp_leaf_shape(c->leaf) == SP_HELD)
+        write_run_list(held, sp_held_get(c->leaf, held), out);
+    else
+        write_runs(k, c->leaf, c->runs, out);
+}
+
+/* Writes eight bytes, of which the first are the container of a leaf that is one run: up to three
+ * values, or the run. */
+static inline void write_one_run(const sp_container *c, uint8_t *out)
+{
+    uint64_t first = c->leaf >> 16 & 0xffff;
+    uint64_t values = first * UINT64_C(0x000100010001) + UINT64_C(0x000200010000);
+    uint64_t run = 1 | first << 16 | (uint64_t)c->most << 32;
+    memcpy(out, &(uint64_t){c->runs ? run : values}, sizeof(uint64_t));
+}
+
+uint8_t *sp_containers_write(const sp_kernels *k, const sp_container *list, size_t n, uint8_t *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        const sp_container *c = &list[i];
+        uint32_t bytes = sp_container_bytes(c);
+        /* What is too much is written over by the next ones, of at least two bytes each. */
+        if ((c->leaf & 3) == 2 && n - i > 3) {
+            write_one_run(c, out);
+            out += bytes;
+            continue;
+        }
+        for (uint32_t times = 0; times <= c->again; times++, out += bytes)
+            write_container(k, c, bytes, out);
     }
+    return out;
 }
 
 /* ---- reading ---- */
@@ -164,36 +247,56 @@ static sp_status from_values(sp_edit *edit, const uint16_t *values, uint32_t n, 
     return sp_leaf_from_runs(edit, runs, used, leaf);
 }
 
+/* How many of values[1..n) are not one more than the value before, and how many are not more. */
+typedef struct steps {
+    uint32_t breaks, falls;
+} steps;
+
+static steps steps_of(const uint16_t *values, uint32_t n)
+{
+    steps all = {0, 0};
+    uint32_t i = 1;
+    for (; i + STRIDE <= n; i += STRIDE) {
+        uint16_t breaks = 0, falls = 0;
+        for (uint32_t j = 0; j < STRIDE; j++) {
+            uint16_t before = values[i + j - 1], value = values[i + j];
+            breaks = (uint16_t)(breaks + (value != (uint16_t)(before + 1)));
+            falls = (uint16_t)(falls + (value <= before));
+        }
+        all.breaks += breaks;
+        all.falls += falls;
+    }
+    for (; i < n; i++) {
+        all.breaks += values[i] != values[i - 1] + 1u;
+        all.falls += values[i] <= values[i - 1];
+    }
+    return all;
+}
+
 static sp_status read_values(sp_edit *edit, uint32_t pages, const uint8_t *data, sp_ref *leaf,
                              size_t *used, const char **why)
 {
     uint16_t values[SP_CONTAINER_MAX_VALUES];
     memcpy(values, data, pages * sizeof *values);
-    uint32_t breaks = 0, falls = 0;
-    for (uint32_t i = 1; i < pages; i++) {
-        breaks += values[i] != values[i - 1] + 1u;
-        falls += values[i] <= values[i - 1];
-    }
-    if (falls) {
+    steps found = steps_of(values, pages);
+    if (found.falls) {
         uint32_t i = 1;
         while (values[i] > values[i - 1])
             i++;
         return blame(used, i * sizeof *values, why, "a value is not above the one before it");
     }
     *used = pages * sizeof *values;
-    return from_values(edit, values, pages, breaks + 1, leaf);
+    return from_values(edit, values, pages, found.breaks + 1, leaf);
 }
 
 static sp_status read_bitmap(sp_edit *edit, uint32_t pages, const uint8_t *data, sp_ref *leaf,
                              size_t *used, const char **why)
 {
-    uint64_t words[SP_LEAF_WORDS];
-    memcpy(words, data, sizeof words);
-    sp_tally tally = sp_tally_pages(edit->kernels, words);
-    if (tally.pages != pages)
+    sp_status status = sp_leaf_from_bytes(edit, data, pages, leaf);
+    if (status == SP_INVALID)
         return blame(used, 0, why, "a bitmap has more or fewer bits set than its header says");
-    *used = sizeof words;
-    return sp_leaf_from_tally(edit, words, &tally, leaf);
+    *used = SP_CONTAINER_BITMAP_BYTES;
+    return status;
 }
 
 /* Runs as they are read: a list, until they are more than a list is made of. */
@@ -224,21 +327,17 @@ static void gather(gathered *all, uint32_t first, uint32_t last)
     sp_words_fill(all->words, first, last, true);
 }
 
-static sp_status read_runs(sp_edit *edit, uint32_t pages, const uint8_t *data, size_t size,
-                           sp_ref *leaf, size_t *used, const char **why)
+/* Runs one by one, whatever they are. */
+static sp_status read_any_runs(sp_edit *edit, uint32_t pages, const uint8_t *data, uint32_t n,
+                               sp_ref *leaf, size_t *used, const char **why)
 {
     gathered all;
-    uint16_t n, run[2];
     uint32_t next = 0; /* the least first page of the next run */
     all.n = all.pages = 0;
     all.in_words = false;
-    if (size < sizeof n)
-        return blame(used, size, why, "the end, where a count of runs begins");
-    memcpy(&n, data, sizeof n);
-    if (size < sizeof n + n * sizeof run)
-        return blame(used, size, why, "the end, before the last of a container's runs");
     for (uint32_t i = 0; i < n; i++) {
-        size_t at = sizeof n + i * sizeof run;
+        uint16_t run[2];
+        size_t at = sizeof(uint16_t) + i * sizeof run;
         memcpy(run, data + at, sizeof run);
         if (run[0] < next)
             return blame(used, at, why, "a run begins before the end of the one before it");
@@ -249,9 +348,66 @@ static sp_status read_runs(sp_edit *edit, uint32_t pages, const uint8_t *data, s
     }
     if (all.pages != pages)
         return blame(used, 0, why, "runs have more or fewer pages than their header says");
-    *used = sizeof n + n * sizeof run;
+    *used = sizeof(uint16_t) + n * sizeof(sp_run);
     return all.in_words ? sp_leaf_from_words(edit, all.words, leaf)
                         : sp_leaf_from_runs(edit, all.runs, all.n, leaf);
+}
+
+/* What is to be known of (first, pages - 1) pairs. */
+typedef struct fold {
+    uint32_t more; /* the sum of what is less by 1 */
+    int32_t room;  /* negative if one ends beyond the leaf, or behind the start of the next */
+} fold;
+
+/* Makes n pairs, which others follow, into (first, last). */
+static inline void fold_runs(fold *f, const uint8_t *pairs, uint32_t n, uint8_t *out)
+{
+    int32_t room = f->room;
+    uint32_t more = f->more;
+    for (uint32_t j = 0; j < n; j++) {
+        uint32_t pair = get_u32(pairs + 4 * j), next = get_u32(pairs + 4 * j + 4) & 0xffff;
+        uint32_t first = pair & 0xffff, end = first + (pair >> 16);
+        more += pair >> 16;
+        room |= (int32_t)(next - end - 2) | (int32_t)(SP_LEAF_PAGES - 1 - end);
+        put_u32(out + 4 * j, first | end << 16);
+    }
+    *f = (fold){more, room};
+}
+
+/* The n runs of a container, which is not empty, if they are few, in order and do not touch: false
+ * if they are not. */
+static bool fold_list(const uint8_t *data, uint32_t n, sp_run *runs, uint32_t *pages)
+{
+    uint8_t pairs[SP_SMALL_MAX_BYTES], *out = (uint8_t *)runs;
+    fold f = {0, 0};
+    uint32_t i = 0;
+    if (!n || n > SP_MAX_RUNS)
+        return false;
+    memcpy(pairs, data, n * sizeof *runs);
+    for (; i + STRIDE < n; i += STRIDE)
+        fold_runs(&f, pairs + 4 * i, STRIDE, out + 4 * i);
+    fold_runs(&f, pairs + 4 * i, n - 1 - i, out + 4 * i);
+    uint32_t pair = get_u32(pairs + 4 * (n - 1)), first = pair & 0xffff, end = first + (pair >> 16);
+    put_u32(out + 4 * (n - 1), first | end << 16);
+    *pages = f.more + (pair >> 16) + n;
+    return f.room >= 0 && end < SP_LEAF_PAGES;
+}
+
+static sp_status read_runs(sp_edit *edit, uint32_t pages, const uint8_t *data, size_t size,
+                           sp_ref *leaf, size_t *used, const char **why)
+{
+    sp_run runs[SP_MAX_RUNS];
+    uint32_t counted;
+    uint16_t n;
+    if (size < sizeof n)
+        return blame(used, size, why, "the end, where a count of runs begins");
+    memcpy(&n, data, sizeof n);
+    if (size < sizeof n + n * sizeof *runs)
+        return blame(used, size, why, "the end, before the last of a container's runs");
+    if (!fold_list(data + sizeof n, n, runs, &counted) || counted != pages)
+        return read_any_runs(edit, pages, data, n, leaf, used, why);
+    *used = sizeof n + n * sizeof *runs;
+    return sp_small_new(edit, sp_leaf_pick(pages, n), runs, n, pages, 0, leaf);
 }
 
 sp_status sp_container_read(sp_edit *edit, sp_container_kind kind, uint32_t pages,
@@ -260,7 +416,7 @@ sp_status sp_container_read(sp_edit *edit, sp_container_kind kind, uint32_t page
 {
     if (kind == SP_CONTAINER_RUNS)
         return read_runs(edit, pages, data, size, leaf, used, why);
-    if (size < sp_container_bytes((sp_container){kind, pages, 0}))
+    if (size < (kind == SP_CONTAINER_VALUES ? 2 * pages : SP_CONTAINER_BITMAP_BYTES))
         return blame(used, size, why, "the end, within a container");
     if (kind == SP_CONTAINER_VALUES)
         return read_values(edit, pages, data, leaf, used, why);

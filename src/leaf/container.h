@@ -27,26 +27,28 @@ typedef enum sp_container_kind {
     SP_CONTAINER_RUNS
 } sp_container_kind;
 
+/* How a leaf that is not empty is written. */
 typedef struct sp_container {
-    sp_container_kind kind;
-    uint32_t pages; /* 1..65536 */
-    uint32_t runs;  /* of SP_CONTAINER_RUNS */
+    sp_ref leaf;
+    uint16_t key;   /* which 2^16 pages of 2^32 */
+    uint16_t most;  /* its pages, less 1 */
+    uint16_t runs;  /* 0: it is not of runs */
+    uint16_t again; /* so many more like it follow, with the next keys */
 } sp_container;
 
-static inline uint32_t sp_container_bytes(sp_container c)
+static inline uint32_t sp_container_bytes(const sp_container *c)
 {
-    switch (c.kind) {
-    case SP_CONTAINER_VALUES: return 2 * c.pages;
-    case SP_CONTAINER_RUNS: return 2 + 4 * c.runs;
-    case SP_CONTAINER_BITMAP: break;
-    }
-    return SP_CONTAINER_BITMAP_BYTES;
+    if (c->runs)
+        return 2 + 4 * (uint32_t)c->runs;
+    return c->most < SP_CONTAINER_MAX_VALUES ? 2 * (c->most + 1u) : SP_CONTAINER_BITMAP_BYTES;
 }
 
-/* How a leaf that is not empty is written. */
-sp_container sp_container_of(const sp_kernels *k, sp_ref leaf);
-/* Writes it: sp_container_bytes of out. */
-void sp_container_write(const sp_kernels *k, sp_ref leaf, sp_container how, uint8_t *out);
+/* How those of n leaves that are not empty are written, the first of them of the given key.
+ * Returns their number; out has room for n. */
+size_t sp_containers_of(const sp_kernels *k, const sp_ref *leaves, size_t n, uint32_t key,
+                        sp_container *out);
+/* Writes n containers in a row.  Returns where they end. */
+uint8_t *sp_containers_write(const sp_kernels *k, const sp_container *list, size_t n, uint8_t *out);
 
 /* Reads a container of so many pages, as its header has it, from the first of `size` bytes: a new
  * leaf, and how many bytes it took.  SP_NOMEM; SP_INVALID: *used is the offset of the bytes to

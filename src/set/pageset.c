@@ -27,7 +27,8 @@ sp_status sp_pageset_new(const sp_allocator *allocator, const sp_engine *engine,
         return SP_NOMEM;
     atomic_init(&pageset->refs, 1);
     atomic_init(&pageset->bytes, 0);
-    sp_mem_init(&pageset->mem, mem.allocator);
+    /* Its maker and, long after, its last holder are alone with it: no lock is needed. */
+    sp_mem_init_locked(&pageset->mem, mem.allocator);
     pageset->set = sp_set_empty(engine);
     *out = pageset;
     return SP_OK;

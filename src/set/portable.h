@@ -13,17 +13,42 @@
 #ifndef SP_SET_PORTABLE_H
 #define SP_SET_PORTABLE_H
 
+#include "leaf/container.h"
 #include "set/pageset.h"
 
-/* What is to be written of a set, measured; the set outlives it. */
-typedef struct sp_portable sp_portable;
+#define SP_PORTABLE_INLINE 64u /* containers of a plan without a block of its own */
 
-/* SP_RANGE: 32 bits are too few for the set's last member.  O(leaves). */
-SP_MUST_CHECK sp_status sp_portable_new(const sp_allocator *allocator, const sp_set *set, bool wide,
-                                        sp_portable **out);
-uint64_t sp_portable_bytes(const sp_portable *portable);
-void sp_portable_write(const sp_portable *portable, uint8_t *out);
-void sp_portable_free(sp_portable *portable); /* NULL is nothing */
+/* The members of one span of 2^32 gfns: all of a 32-bit file, or one of several of a 64-bit one. */
+typedef struct sp_portable_part {
+    uint32_t high, containers;
+    size_t first; /* of its entries in the list, which are fewer where many are FULL */
+    uint64_t bytes;
+    bool has_runs;
+} sp_portable_part;
+
+/* What is to be written of a set.  Short lists lie in it, so that it is not moved. */
+typedef struct sp_portable {
+    sp_mem mem;
+    const sp_kernels *kernels;
+    bool wide;
+    size_t n, room, nparts, parts_room;
+    sp_container *list;
+    sp_portable_part *parts;
+    sp_container few[SP_PORTABLE_INLINE];
+    sp_portable_part two[2];
+} sp_portable;
+
+/* Looks at a set of the roaring engine, which then lives until the plan is closed.  SP_RANGE: 32
+ * bits are too few for the last member; SP_NOMEM; close it in any case.  O(leaves). */
+SP_MUST_CHECK sp_status sp_portable_plan(sp_portable *plan, const sp_allocator *allocator,
+                                         const sp_set *set, bool wide);
+uint64_t sp_portable_bytes(const sp_portable *plan);
+/* Writes sp_portable_bytes. */
+void sp_portable_write(const sp_portable *plan, uint8_t *out);
+void sp_portable_close(sp_portable *plan);
+
+/* True if planning and writing take less than letting go of the GIL is worth. */
+bool sp_portable_is_short(const sp_set *set);
 
 /* Reads a set of either width, told apart by the cookie, from all of `size` bytes, which others may
  * write meanwhile.  SP_INVALID: *offset is that of the bytes to blame, *why says for what.

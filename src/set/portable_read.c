@@ -10,13 +10,18 @@
 
 #include "set/portable.h"
 
-#include "leaf/container.h"
 #include "set/radix.h"
 
+/* What is read goes into the set 64 leaves at a time, by nodes of the lowest level. */
 typedef struct reader {
     const uint8_t *data;
     size_t size, at;
     const char *why; /* what is wrong with the bytes at `at` */
+    sp_edit *edit;
+    sp_set *set;
+    uint64_t base;     /* of the leaves that are gathered */
+    uint32_t gathered; /* so many are not EMPTY */
+    sp_ref leaves[FANOUT];
 } reader;
 
 static sp_status blame(reader *r, size_t at, const char *why)
@@ -109,25 +114,41 @@ static sp_container_kind kind_of(const header *h, uint32_t i, uint32_t pages)
     return pages <= SP_CONTAINER_MAX_VALUES ? SP_CONTAINER_VALUES : SP_CONTAINER_BITMAP;
 }
 
-/* Container i, whose gfns are those from `base` on. */
-static sp_status read_container(reader *r, sp_edit *edit, sp_set *set, const header *h, uint32_t i,
-                                uint64_t base)
+/* Puts the gathered leaves, if there are any, where they belong. */
+static sp_status put_gathered(reader *r)
 {
-    sp_ref leaf;
+    if (!r->gathered)
+        return SP_OK;
+    r->gathered = 0;
+    sp_status status = sp_radix_put_leaves(r->edit, r->set, r->base, r->leaves);
+    memset(r->leaves, 0, sizeof r->leaves);
+    return status;
+}
+
+/* Container i, whose gfns are those from `gfn` on. */
+static sp_status read_container(reader *r, const header *h, uint32_t i, uint64_t gfn)
+{
     size_t used;
+    uint64_t base = gfn & ~(level_span(1) - 1);
     uint32_t pages = get_u16(h->keys + 4 * i + 2) + 1;
     if (h->offsets && get_u32(h->offsets + 4 * i) != r->at - h->start)
         return blame(r, (size_t)(h->offsets - r->data) + 4 * i,
                      "an offset that is not where its container begins");
-    sp_status status = sp_container_read(edit, kind_of(h, i, pages), pages, r->data + r->at,
-                                         r->size - r->at, &leaf, &used, &r->why);
+    sp_status status = base == r->base ? SP_OK : put_gathered(r);
+    if (status)
+        return status;
+    r->base = base;
+    status = sp_container_read(r->edit, kind_of(h, i, pages), pages, r->data + r->at,
+                               r->size - r->at, &r->leaves[(gfn - base) >> SP_LEAF_BITS], &used,
+                               &r->why);
     if (status != SP_NOMEM)
         r->at += used;
-    return status ? status : sp_radix_put_leaf(edit, set, base, leaf);
+    r->gathered += !status;
+    return status;
 }
 
 /* The set of 32 bits that begins here, of gfns from `high` on. */
-static sp_status read_part(reader *r, sp_edit *edit, sp_set *set, uint64_t high)
+static sp_status read_part(reader *r, uint64_t high)
 {
     header h;
     sp_status status = read_header(r, &h);
@@ -138,12 +159,12 @@ static sp_status read_part(reader *r, sp_edit *edit, sp_set *set, uint64_t high)
             return blame(r, (size_t)(h.keys - r->data) + 4 * i,
                          "a key is not above the one before it");
         before = key;
-        status = read_container(r, edit, set, &h, i, high + ((uint64_t)key << SP_LEAF_BITS));
+        status = read_container(r, &h, i, high + ((uint64_t)key << SP_LEAF_BITS));
     }
     return status;
 }
 
-static sp_status read_wide(reader *r, sp_edit *edit, sp_set *set)
+static sp_status read_wide(reader *r)
 {
     const uint8_t *at;
     sp_status status = take(r, 8, &at, "the end, where a count of 32-bit sets begins");
@@ -163,7 +184,7 @@ static sp_status read_wide(reader *r, sp_edit *edit, sp_set *set)
         if (high >= SP_GFN_LIMIT / SP_PORTABLE_SPAN)
             return blame(r, r->at - 4, "a high half beyond 2^52, where gfns end");
         before = high;
-        status = read_part(r, edit, set, (uint64_t)high << 32);
+        status = read_part(r, (uint64_t)high << 32);
     }
     return status;
 }
@@ -172,15 +193,21 @@ static sp_status read_wide(reader *r, sp_edit *edit, sp_set *set)
 static sp_status read_all(reader *r, const sp_allocator *allocator, bool wide, sp_pageset **out)
 {
     sp_pageset *made;
-    r->at = 0;
     sp_status status = sp_pageset_new(allocator, &sp_engine_roaring, &made);
     if (status)
         return status;
     sp_edit edit = sp_pageset_edit(made);
-    status = wide ? read_wide(r, &edit, sp_pageset_open(made))
-                  : read_part(r, &edit, sp_pageset_open(made), 0);
+    r->edit = &edit;
+    r->set = sp_pageset_open(made);
+    r->at = r->base = r->gathered = 0;
+    memset(r->leaves, 0, sizeof r->leaves);
+    status = wide ? read_wide(r) : read_part(r, 0);
     if (!status && r->at != r->size)
         status = blame(r, r->at, "bytes beyond the end of the set");
+    if (!status)
+        status = put_gathered(r);
+    for (unsigned i = 0; status && i < FANOUT; i++)
+        sp_leaf_retire(&edit, r->leaves[i]);
     if (status)
         sp_pageset_release(made);
     else

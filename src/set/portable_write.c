@@ -1,220 +1,246 @@
 /*
  * portable_write.c - a set as bytes of the portable Roaring format.  Floor 3.
  *
- * A part is the members of 2^32 gfns: all of a 32-bit file, or one of several in a 64-bit one.  The
- * set is walked twice: once to count what each part needs, since counts stand before contents, and
- * once to write.  A flat subtree is one call of either walk, and full containers by the number.
+ * A header tells the number and size of what follows, so the set is walked first, and what each
+ * leaf becomes is kept in a list of 16 bytes a container; those of a FULL subtree are one entry.
+ * Writing goes along the list, for each part twice: its header, then its containers.
  */
 #include <string.h>
 
 #include "set/portable.h"
 
-#include "leaf/container.h"
 #include "set/radix.h"
-
-typedef struct part {
-    uint32_t high, containers;
-    bool has_runs;
-    uint64_t bytes; /* of the containers */
-} part;
-
-struct sp_portable {
-    sp_mem mem;
-    const sp_kernels *kernels;
-    sp_set set;
-    bool wide;
-    size_t n, room;
-    part *parts;
-};
-
-static const sp_container full_container = {SP_CONTAINER_RUNS, SP_LEAF_PAGES, 1};
 
 /* ---- the layout of a part ---- */
 
-static uint64_t flags_bytes(const part *p) { return p->has_runs ? (p->containers + 7) / 8 : 0; }
+static uint64_t flags_bytes(const sp_portable_part *p)
+{
+    return p->has_runs ? (p->containers + 7) / 8 : 0;
+}
 
-static uint64_t cookie_bytes(const part *p) { return p->has_runs ? 4 : 8; }
+static uint64_t cookie_bytes(const sp_portable_part *p) { return p->has_runs ? 4 : 8; }
 
-static bool has_offsets(const part *p) { return !p->has_runs || p->containers >= SP_PORTABLE_FEW; }
+static bool has_offsets(const sp_portable_part *p)
+{
+    return !p->has_runs || p->containers >= SP_PORTABLE_FEW;
+}
 
-static uint64_t header_bytes(const part *p)
+static uint64_t header_bytes(const sp_portable_part *p)
 {
     return cookie_bytes(p) + flags_bytes(p) + (uint64_t)p->containers * (has_offsets(p) ? 8 : 4);
 }
 
-/* ---- counting ---- */
+/* ---- planning ---- */
+
+/* A list with room for more: the one given, or a larger one in its place; NULL if memory is short.
+ * `inside` is where it lies in the plan. */
+static void *grown(sp_portable *plan, void *list, const void *inside, size_t bytes, size_t wanted)
+{
+    if (list != inside)
+        return sp_mem_resize(&plan->mem, list, bytes, wanted);
+    void *moved = sp_mem_alloc(&plan->mem, wanted);
+    if (moved)
+        memcpy(moved, list, bytes);
+    return moved;
+}
+
+static sp_status make_room(sp_portable *plan, size_t more)
+{
+    if (plan->room - plan->n >= more)
+        return SP_OK;
+    size_t room = plan->room * 4, each = sizeof *plan->list;
+    void *list = grown(plan, plan->list, plan->few, plan->room * each, room * each);
+    if (!list)
+        return SP_NOMEM;
+    plan->list = list;
+    plan->room = room;
+    return SP_OK;
+}
 
 /* The part of a gfn, which is in the last one or beyond it; NULL if memory is short. */
-static part *part_of(sp_portable *all, uint64_t gfn)
+static sp_portable_part *part_of(sp_portable *plan, uint64_t gfn)
 {
     uint32_t high = (uint32_t)(gfn >> 32);
-    if (all->n && all->parts[all->n - 1].high == high)
-        return &all->parts[all->n - 1];
-    if (all->n == all->room) {
-        size_t room = all->room ? all->room * 2 : 4;
-        part *parts = sp_mem_alloc(&all->mem, room * sizeof *parts);
+    if (plan->nparts && plan->parts[plan->nparts - 1].high == high)
+        return &plan->parts[plan->nparts - 1];
+    if (plan->nparts == plan->parts_room) {
+        size_t room = plan->parts_room * 4, each = sizeof *plan->parts;
+        void *parts = grown(plan, plan->parts, plan->two, plan->parts_room * each, room * each);
         if (!parts)
             return NULL;
-        if (all->n)
-            memcpy(parts, all->parts, all->n * sizeof *parts);
-        sp_mem_free(&all->mem, all->parts, all->room * sizeof *parts);
-        all->parts = parts;
-        all->room = room;
+        plan->parts = parts;
+        plan->parts_room = room;
     }
-    all->parts[all->n] = (part){.high = high};
-    return &all->parts[all->n++];
+    sp_portable_part *p = &plan->parts[plan->nparts++];
+    *p = (sp_portable_part){.high = high, .first = plan->n};
+    return p;
 }
 
-static sp_status count_full(sp_portable *all, uint64_t start, uint64_t stop)
+static uint32_t key_of(uint64_t gfn) { return (uint32_t)(gfn >> SP_LEAF_BITS) & 0xffff; }
+
+/* Adds `leaves` FULL ones to the last part, to which all of them belong. */
+static sp_status plan_full(sp_portable *plan, sp_portable_part *p, uint64_t start, uint64_t leaves)
 {
-    while (start < stop) {
+    const sp_ref full = SP_FULL;
+    sp_status status = make_room(plan, 1);
+    if (status)
+        return status;
+    sp_container *c = &plan->list[plan->n++];
+    (void)sp_containers_of(plan->kernels, &full, 1, key_of(start), c);
+    c->again = (uint16_t)(leaves - 1);
+    p->containers += (uint32_t)leaves;
+    p->bytes += leaves * sp_container_bytes(c);
+    p->has_runs = true;
+    return SP_OK;
+}
+
+static sp_status plan_full_leaves(sp_portable *plan, uint64_t start, uint64_t n)
+{
+    sp_status status = SP_OK;
+    for (uint64_t stop = start + (n << SP_LEAF_BITS); !status && start < stop;) {
         uint64_t end = sp_min(stop, (start | (SP_PORTABLE_SPAN - 1)) + 1);
-        part *p = part_of(all, start);
-        if (!p)
-            return SP_NOMEM;
-        uint32_t n = (uint32_t)((end - start) >> SP_LEAF_BITS);
-        p->containers += n;
-        p->bytes += (uint64_t)n * sp_container_bytes(full_container);
-        p->has_runs = true;
+        sp_portable_part *p = part_of(plan, start);
+        status = p ? plan_full(plan, p, start, (end - start) >> SP_LEAF_BITS) : SP_NOMEM;
         start = end;
     }
-    return SP_OK;
-}
-
-static sp_status count(void *context, uint64_t start, uint64_t stop, sp_ref leaf)
-{
-    sp_portable *all = context;
-    if (leaf == SP_FULL)
-        return count_full(all, start, stop);
-    part *p = part_of(all, start);
-    if (!p)
-        return SP_NOMEM;
-    sp_container c = sp_container_of(all->kernels, leaf);
-    p->containers++;
-    p->bytes += sp_container_bytes(c);
-    p->has_runs |= c.kind == SP_CONTAINER_RUNS;
-    return SP_OK;
-}
-
-sp_status sp_portable_new(const sp_allocator *allocator, const sp_set *set, bool wide,
-                          sp_portable **out)
-{
-    uint64_t pages = sp_set_count(set);
-    if (!wide && pages && sp_set_select(set, pages - 1) >= SP_PORTABLE_SPAN)
-        return SP_RANGE;
-    sp_mem mem;
-    sp_mem_init(&mem, allocator);
-    sp_portable *all = sp_mem_zalloc(&mem, sizeof *all);
-    if (!all)
-        return SP_NOMEM;
-    sp_mem_init(&all->mem, allocator);
-    all->kernels = sp_kernels_active();
-    all->set = *set;
-    all->wide = wide;
-    sp_status status = sp_radix_leaves(set->root, set->height, 0, count, all);
-    if (!status && !wide && !part_of(all, 0))
-        status = SP_NOMEM;
-    if (status)
-        sp_portable_free(all);
-    else
-        *out = all;
     return status;
 }
 
-void sp_portable_free(sp_portable *all)
+/* What is in a row belongs to one part: 64 leaves at a multiple of their span. */
+static sp_status plan_leaves(void *context, uint64_t start, const sp_ref *leaves, uint64_t n)
 {
-    if (!all)
-        return;
-    sp_mem_free(&all->mem, all->parts, all->room * sizeof *all->parts);
-    sp_mem mem = {.allocator = all->mem.allocator};
-    sp_mem_free(&mem, all, sizeof *all);
-}
-
-uint64_t sp_portable_bytes(const sp_portable *all)
-{
-    uint64_t bytes = all->wide ? 8 : 0;
-    for (size_t i = 0; i < all->n; i++)
-        bytes += header_bytes(&all->parts[i]) + all->parts[i].bytes + (all->wide ? 4 : 0);
-    return bytes;
-}
-
-/* ---- writing ---- */
-
-typedef struct writer {
-    const sp_kernels *kernels;
-    const part *part; /* the one being written; before the first, the first */
-    bool wide;
-    uint32_t i;            /* containers of it that are written */
-    uint8_t *start;        /* of the part, from which offsets count */
-    uint8_t *flags;        /* or NULL */
-    uint8_t *key, *offset; /* the next container's; offset NULL: there are none */
-    uint8_t *body;
-} writer;
-
-static void put_u16(uint8_t *out, uint32_t value) { memcpy(out, &(uint16_t){(uint16_t)value}, 2); }
-static void put_u32(uint8_t *out, uint64_t value) { memcpy(out, &(uint32_t){(uint32_t)value}, 4); }
-
-static void begin_part(writer *w)
-{
-    const part *p = w->part;
-    if (w->wide) {
-        put_u32(w->body, p->high);
-        w->body += 4;
+    sp_portable *plan = context;
+    if (!plan->wide && start >= SP_PORTABLE_SPAN)
+        return SP_RANGE;
+    if (!leaves && !plan->wide && start + (n << SP_LEAF_BITS) > SP_PORTABLE_SPAN)
+        return SP_RANGE;
+    if (!leaves)
+        return plan_full_leaves(plan, start, n);
+    sp_portable_part *p = part_of(plan, start);
+    if (!p || make_room(plan, n))
+        return SP_NOMEM;
+    sp_container *c = plan->list + plan->n;
+    size_t more = sp_containers_of(plan->kernels, leaves, n, key_of(start), c);
+    for (size_t i = 0; i < more; i++) {
+        p->bytes += sp_container_bytes(&c[i]);
+        p->has_runs |= c[i].runs != 0;
     }
-    w->i = 0;
-    w->start = w->body;
-    w->key = w->start + cookie_bytes(p) + flags_bytes(p);
-    w->offset = has_offsets(p) ? w->key + 4 * (uint64_t)p->containers : NULL;
-    w->flags = p->has_runs ? w->start + cookie_bytes(p) : NULL;
-    w->body += header_bytes(p);
-    if (p->has_runs) {
-        put_u32(w->start, SP_PORTABLE_RUNS_COOKIE | (p->containers - 1) << 16);
-        memset(w->flags, 0, flags_bytes(p));
-    } else {
-        put_u32(w->start, SP_PORTABLE_COOKIE);
-        put_u32(w->start + 4, p->containers);
-    }
-}
-
-static void put_container(writer *w, uint64_t gfn, sp_ref leaf)
-{
-    if (w->i == w->part->containers) {
-        w->part++;
-        begin_part(w);
-    }
-    sp_container c = leaf == SP_FULL ? full_container : sp_container_of(w->kernels, leaf);
-    put_u16(w->key, (uint32_t)(gfn >> SP_LEAF_BITS));
-    put_u16(w->key + 2, c.pages - 1);
-    w->key += 4;
-    if (w->offset) {
-        put_u32(w->offset, (uint64_t)(w->body - w->start));
-        w->offset += 4;
-    }
-    if (c.kind == SP_CONTAINER_RUNS)
-        w->flags[w->i / 8] |= (uint8_t)(1u << w->i % 8);
-    sp_container_write(w->kernels, leaf, c, w->body);
-    w->body += sp_container_bytes(c);
-    w->i++;
-}
-
-static sp_status put_leaves(void *context, uint64_t start, uint64_t stop, sp_ref leaf)
-{
-    for (; start < stop; start += SP_LEAF_PAGES)
-        put_container(context, start, leaf);
+    p->containers += (uint32_t)more;
+    plan->n += more;
     return SP_OK;
 }
 
-void sp_portable_write(const sp_portable *all, uint8_t *out)
+sp_status sp_portable_plan(sp_portable *plan, const sp_allocator *allocator, const sp_set *set,
+                           bool wide)
 {
-    writer w = {.kernels = all->kernels, .part = all->parts, .wide = all->wide, .body = out};
-    if (all->wide) {
-        memcpy(out, &(uint64_t){all->n}, 8);
-        w.body += 8;
+    sp_mem_init(&plan->mem, allocator);
+    plan->kernels = sp_kernels_active();
+    plan->wide = wide;
+    plan->n = plan->nparts = 0;
+    plan->list = plan->few;
+    plan->room = SP_PORTABLE_INLINE;
+    plan->parts = plan->two;
+    plan->parts_room = sizeof plan->two / sizeof *plan->two;
+    if (!wide)
+        (void)part_of(plan, 0);
+    return sp_radix_leaves(set, plan_leaves, plan);
+}
+
+void sp_portable_close(sp_portable *plan)
+{
+    if (plan->list != plan->few)
+        sp_mem_free(&plan->mem, plan->list, plan->room * sizeof *plan->list);
+    if (plan->parts != plan->two)
+        sp_mem_free(&plan->mem, plan->parts, plan->parts_room * sizeof *plan->parts);
+}
+
+uint64_t sp_portable_bytes(const sp_portable *plan)
+{
+    uint64_t bytes = plan->wide ? 8 : 0;
+    for (size_t i = 0; i < plan->nparts; i++)
+        bytes += header_bytes(&plan->parts[i]) + plan->parts[i].bytes + (plan->wide ? 4 : 0);
+    return bytes;
+}
+
+bool sp_portable_is_short(const sp_set *set) { return set->height <= 1; }
+
+/* ---- writing ---- */
+
+static void put_u32(uint8_t *out, uint64_t value) { memcpy(out, &(uint32_t){(uint32_t)value}, 4); }
+
+static uint8_t *write_cookie(const sp_portable_part *p, uint8_t *out)
+{
+    if (p->has_runs) {
+        put_u32(out, SP_PORTABLE_RUNS_COOKIE | (p->containers - 1) << 16);
+    } else {
+        put_u32(out, SP_PORTABLE_COOKIE);
+        put_u32(out + 4, p->containers);
     }
-    if (!all->n)
-        return;
-    begin_part(&w);
-    sp_status status = sp_radix_leaves(all->set.root, all->set.height, 0, put_leaves, &w);
-    SP_ASSERT(status == SP_OK);
-    (void)status; /* nothing above can fail */
+    return out + cookie_bytes(p);
+}
+
+static void write_flags(const sp_container *list, size_t n, uint8_t *out)
+{
+    uint32_t eight = 0, at = 0;
+    for (size_t i = 0; i < n; i++)
+        for (uint32_t times = 0; times <= list[i].again; times++) {
+            eight |= (uint32_t)(list[i].runs != 0) << at;
+            at = (at + 1) % 8;
+            if (!at) {
+                *out++ = (uint8_t)eight;
+                eight = 0;
+            }
+        }
+    if (at)
+        *out = (uint8_t)eight;
+}
+
+static uint8_t *write_keys(const sp_container *list, size_t n, uint8_t *out)
+{
+    for (size_t i = 0; i < n; i++)
+        for (uint32_t times = 0; times <= list[i].again; times++, out += 4)
+            put_u32(out, list[i].key + times + ((uint32_t)list[i].most << 16));
+    return out;
+}
+
+static void write_offsets(const sp_container *list, size_t n, uint64_t offset, uint8_t *out)
+{
+    for (size_t i = 0; i < n; i++)
+        for (uint32_t times = 0; times <= list[i].again; times++, out += 4) {
+            put_u32(out, offset);
+            offset += sp_container_bytes(&list[i]);
+        }
+}
+
+/* The part with the n entries of the list; returns where it ends. */
+static uint8_t *write_part(const sp_portable *plan, const sp_portable_part *p, size_t n,
+                           uint8_t *start)
+{
+    const sp_container *list = plan->list + p->first;
+    uint8_t *out = write_cookie(p, start);
+    if (p->has_runs) {
+        write_flags(list, n, out);
+        out += flags_bytes(p);
+    }
+    out = write_keys(list, n, out);
+    if (has_offsets(p))
+        write_offsets(list, n, header_bytes(p), out);
+    return sp_containers_write(plan->kernels, list, n, start + header_bytes(p));
+}
+
+void sp_portable_write(const sp_portable *plan, uint8_t *out)
+{
+    if (plan->wide) {
+        memcpy(out, &(uint64_t){plan->nparts}, 8);
+        out += 8;
+    }
+    for (size_t i = 0; i < plan->nparts; i++) {
+        const sp_portable_part *p = &plan->parts[i];
+        size_t end = i + 1 < plan->nparts ? p[1].first : plan->n;
+        if (plan->wide) {
+            put_u32(out, p->high);
+            out += 4;
+        }
+        out = write_part(plan, p, end - p->first, out);
+    }
 }

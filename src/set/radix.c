@@ -183,30 +183,29 @@ void sp_radix_walk(sp_ref ref, uint64_t level, uint64_t floor, sp_node_fn visit,
     visit(context, sp_ref_node(ref));
 }
 
-/* True if eight children are EMPTY, as most of a large guest's are. */
-static bool are_empty(const sp_ref child[8])
+static sp_status leaves_below(sp_ref ref, uint64_t level, uint64_t base, sp_leaves_fn visit,
+                              void *context)
 {
-    return !(child[0] | child[1] | child[2] | child[3] | child[4] | child[5] | child[6] | child[7]);
+    if (ref == SP_FULL)
+        return visit(context, base, NULL, level_span(level) >> SP_LEAF_BITS);
+    if (!level)
+        return visit(context, base, &ref, 1);
+    const sp_ref *child = as_inner(ref)->child;
+    if (level == 1)
+        return visit(context, base, child, FANOUT);
+    sp_status status = SP_OK;
+    for (unsigned i = 0; !status && i < FANOUT; i++)
+        if (child[i] != SP_EMPTY)
+            status = leaves_below(child[i], level - 1, base + i * level_span(level - 1), visit,
+                                  context);
+    return status;
 }
 
-sp_status sp_radix_leaves(sp_ref ref, uint64_t level, uint64_t base, sp_leaf_fn visit,
-                          void *context)
+sp_status sp_radix_leaves(const sp_set *set, sp_leaves_fn visit, void *context)
 {
-    if (ref == SP_EMPTY)
+    if (set->root == SP_EMPTY)
         return SP_OK;
-    if (ref == SP_FULL || !level)
-        return visit(context, base, base + level_span(level), ref);
-    const sp_ref *child = as_inner(ref)->child;
-    uint64_t span = level_span(level - 1);
-    sp_status status = SP_OK;
-    for (unsigned eight = 0; !status && eight < FANOUT; eight += 8) {
-        if (are_empty(child + eight))
-            continue;
-        for (unsigned i = eight; !status && i < eight + 8; i++)
-            if (child[i] != SP_EMPTY)
-                status = sp_radix_leaves(child[i], level - 1, base + i * span, visit, context);
-    }
-    return status;
+    return leaves_below(set->root, set->height, 0, visit, context);
 }
 
 static void walk(const sp_set *set, uint64_t floor, sp_node_fn visit, void *context)

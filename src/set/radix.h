@@ -44,11 +44,10 @@ static inline uint64_t ref_pages(sp_ref ref, uint64_t level)
 /* Calls visit for every node below and at ref that was born after `floor`, children first. */
 void sp_radix_walk(sp_ref ref, uint64_t level, uint64_t floor, sp_node_fn visit, void *context);
 
-/* Calls visit for each leaf below and at ref that is not empty, by gfn, those of a FULL subtree at
- * once: [start, stop) is what the leaf, or all that are FULL, cover.  Stops at the first failure. */
-typedef sp_status (*sp_leaf_fn)(void *context, uint64_t start, uint64_t stop, sp_ref leaf);
-SP_MUST_CHECK sp_status sp_radix_leaves(sp_ref ref, uint64_t level, uint64_t base, sp_leaf_fn visit,
-                                        void *context);
+/* Calls visit for the leaves of each lowest inner node below and at ref, by gfn: n in a row from gfn
+ * `start`, empty ones too; NULL for n that are all FULL.  Stops at the first failure. */
+typedef sp_status (*sp_leaves_fn)(void *context, uint64_t start, const sp_ref *leaves, uint64_t n);
+SP_MUST_CHECK sp_status sp_radix_leaves(const sp_set *set, sp_leaves_fn visit, void *context);
 
 /* Takes every node below and at ref out of the set; of counted ones, what nobody else holds. */
 void sp_radix_drop(sp_edit *edit, sp_ref ref, uint64_t level);
@@ -60,8 +59,10 @@ sp_status sp_radix_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t s
 bool sp_radix_turn(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value,
                    sp_turned *turned);
 sp_status sp_radix_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words);
-/* Puts a leaf, which is not empty, where the set has no members; takes it over, on failure too. */
-SP_MUST_CHECK sp_status sp_radix_put_leaf(sp_edit *edit, sp_set *set, uint64_t base, sp_ref leaf);
+/* Puts 64 leaves, not all empty, from gfn `base` on, where the set has no members; takes them over,
+ * on failure too. */
+SP_MUST_CHECK sp_status sp_radix_put_leaves(sp_edit *edit, sp_set *set, uint64_t base,
+                                            const sp_ref leaves[FANOUT]);
 sp_status sp_radix_add_sorted(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n);
 sp_status sp_radix_load(sp_edit *edit, sp_cursor *from, sp_set *out);
 sp_status sp_radix_combine(sp_edit *edit, sp_op op, const sp_set *a, const sp_set *b, sp_set *out);

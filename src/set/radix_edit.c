@@ -9,6 +9,8 @@
  */
 #include "set/radix.h"
 
+#include <string.h>
+
 /* Makes *ref an inner node of ours with the members it has. */
 static sp_status own(sp_edit *edit, sp_ref *ref, uint64_t level)
 {
@@ -328,10 +330,13 @@ static sp_status open_leaf(sp_edit *edit, sp_set *set, uint64_t base, sp_ref **s
     return status;
 }
 
-sp_status sp_radix_put_leaf(sp_edit *edit, sp_set *set, uint64_t base, sp_ref leaf)
+sp_status sp_radix_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words)
 {
-    sp_ref *slot;
-    sp_status status = open_leaf(edit, set, base, &slot);
+    sp_ref leaf, *slot;
+    sp_status status = sp_leaf_from_words(edit, words, &leaf);
+    if (status)
+        return status;
+    status = open_leaf(edit, set, base, &slot);
     if (status)
         sp_leaf_retire(edit, leaf);
     else
@@ -340,11 +345,55 @@ sp_status sp_radix_put_leaf(sp_edit *edit, sp_set *set, uint64_t base, sp_ref le
     return status;
 }
 
-sp_status sp_radix_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words)
+/* A node of 64 leaves, or what stands for it where it is full. */
+static sp_status gather_leaves(sp_edit *edit, const sp_ref leaves[FANOUT], sp_ref *out)
 {
-    sp_ref leaf;
-    sp_status status = sp_leaf_from_words(edit, words, &leaf);
-    return status ? status : sp_radix_put_leaf(edit, set, base, leaf);
+    uint64_t pages = 0;
+    for (unsigned i = 0; i < FANOUT; i++)
+        pages += sp_leaf_count(leaves[i]);
+    *out = SP_FULL;
+    if (pages == level_span(1))
+        return SP_OK;
+    sp_inner *inner = sp_edit_new(edit, SP_KIND_INNER, sizeof *inner);
+    if (!inner) {
+        for (unsigned i = 0; i < FANOUT; i++)
+            sp_leaf_retire(edit, leaves[i]);
+        return SP_NOMEM;
+    }
+    inner->pages = pages;
+    memcpy(inner->child, leaves, sizeof inner->child);
+    *out = sp_node_ref(inner);
+    return SP_OK;
+}
+
+sp_status sp_radix_put_leaves(sp_edit *edit, sp_set *set, uint64_t base,
+                              const sp_ref leaves[FANOUT])
+{
+    sp_ref node, *path[MAX_HEIGHT + 1], *ref = &set->root;
+    sp_status status = gather_leaves(edit, leaves, &node);
+    if (status)
+        return status;
+    uint64_t last = base + level_span(1) - 1;
+    status = heighten(edit, set, last);
+    for (uint64_t level = set->height; !status && level > 1; level--) {
+        path[level] = ref;
+        status = own(edit, ref, level);
+        if (!status)
+            ref = &as_inner(*ref)->child[base >> level_bits(level - 1) & (FANOUT - 1)];
+    }
+    if (status) {
+        sp_radix_drop(edit, node, 1);
+        if (!(last >> level_bits(set->height)))
+            settle(edit, &set->root, set->height, base, last);
+    } else {
+        *ref = node;
+        for (uint64_t level = 2; level <= set->height; level++) {
+            as_inner(*path[level])->pages += ref_pages(node, 1);
+            collapse(edit, path[level], level);
+        }
+    }
+    sp_radix_lower(edit, set);
+    return status;
 }
 
 /* Adds ranges that lie within one leaf's span. */
