@@ -104,7 +104,7 @@ cdef extern from "sharedpages.h" nogil:
     uint64_t sp_portable_bytes(const sp_portable *)
     void sp_portable_write(const sp_portable *, uint8_t *out)
     void sp_portable_close(sp_portable *)
-    sp_status sp_portable_read(const sp_allocator *, const void *, size_t, sp_pageset **out,
+    sp_status sp_portable_read(const sp_allocator *, const void *, size_t, unsigned bits, sp_pageset **out,
                                size_t *offset, const char **why)
     const sp_set *sp_pageset_set(const sp_pageset *)
 

@@ -171,6 +171,12 @@ cdef uint64_t common(PageSet left, PageSet right) except? 0xdead:
     return pages
 
 
+cdef inline unsigned width_of(object bits) except 0:
+    if bits != 32 and bits != 64:
+        raise ValueError(f"bits is {bits!r}: 32 or 64")
+    return bits
+
+
 cdef bytes roaring_of(Pin pin, bint wide):
     """A set in the portable Roaring format."""
     cdef sp_portable plan
@@ -278,13 +284,14 @@ cdef class PageSet:
         return adopt(pages)
 
     @staticmethod
-    def from_roaring(data):
-        """The set that bytes of the portable Roaring format hold, of 32 or 64 bits.
+    def from_roaring(data, bits=None):
+        """The set that bytes of the portable Roaring format hold, of 64 bits, of 32, or of either.
 
         One pass over the buffer, which may be any; memory at most a constant times its size.
         FormatError, with the offset, for bytes that are not one whole set, and for members at or
         beyond 2^52. Source: github.com/RoaringBitmap/RoaringFormatSpec.
         """
+        cdef unsigned width = 0 if bits is None else width_of(bits)
         cdef object octets = data if type(data) is bytes else _buffers.as_bits(data)
         cdef Lease lease = Lease(octets)
         cdef size_t n = lease.view.len, offset = 0
@@ -292,10 +299,10 @@ cdef class PageSet:
         cdef sp_pageset *pages
         cdef sp_status status
         if n <= SHORT_BYTES:
-            status = sp_portable_read(NULL, lease.view.buf, n, &pages, &offset, &why)
+            status = sp_portable_read(NULL, lease.view.buf, n, width, &pages, &offset, &why)
         else:
             with nogil:
-                status = sp_portable_read(NULL, lease.view.buf, n, &pages, &offset, &why)
+                status = sp_portable_read(NULL, lease.view.buf, n, width, &pages, &offset, &why)
         if status == SP_INVALID:
             raise FormatError(f"byte {offset} of {n}: {why.decode()}", offset=offset)
         check(status, None)
@@ -456,10 +463,7 @@ cdef class PageSet:
         RangeError if a member needs more than 32 bits.
         Source: github.com/RoaringBitmap/RoaringFormatSpec.
         """
-        cdef Pin pin = self.held()
-        if bits != 32 and bits != 64:
-            raise ValueError(f"bits is {bits!r}: 32 or 64")
-        return roaring_of(pin, bits == 64)
+        return roaring_of(self.held(), width_of(bits) == 64)
 
     # -- algebra
 

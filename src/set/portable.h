@@ -50,12 +50,12 @@ void sp_portable_close(sp_portable *plan);
 /* True if planning and writing take less than letting go of the GIL is worth. */
 bool sp_portable_is_short(const sp_set *set);
 
-/* Reads a set of either width, told apart by the cookie, from all of `size` bytes, which others may
- * write meanwhile.  SP_INVALID: *offset is that of the bytes to blame, *why says for what.
+/* Reads a set of 32 or 64 bits, or with 0 of either, told apart by the cookie, from all of `size`
+ * bytes, which others may write meanwhile.  SP_INVALID: *offset is that of the bytes to blame, *why says for what.
  * SP_NOMEM.  O(size). */
 SP_MUST_CHECK sp_status sp_portable_read(const sp_allocator *allocator, const void *data,
-                                         size_t size, sp_pageset **out, size_t *offset,
-                                         const char **why);
+                                         size_t size, unsigned bits, sp_pageset **out,
+                                         size_t *offset, const char **why);
 
 /* Private to the two files of the format. */
 #define SP_PORTABLE_COOKIE 12346u      /* no container is of runs; a count follows */

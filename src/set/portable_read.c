@@ -224,14 +224,14 @@ static bool begins_with_cookie(const reader *r)
 /* A 64-bit file begins with a count of parts, which may look like a cookie: what fails as the one
  * is tried as the other, where the count is possible. */
 sp_status sp_portable_read(const sp_allocator *allocator, const void *data, size_t size,
-                           sp_pageset **out, size_t *offset, const char **why)
+                           unsigned bits, sp_pageset **out, size_t *offset, const char **why)
 {
     reader r = {.data = data, .size = size};
-    bool narrow = begins_with_cookie(&r);
+    bool narrow = bits ? bits == 32 : begins_with_cookie(&r);
     sp_status status = read_all(&r, allocator, !narrow, out);
     *offset = r.at;
     *why = r.why;
-    if (narrow && status == SP_INVALID && size >= 8 &&
+    if (!bits && narrow && status == SP_INVALID && size >= 8 &&
         get_u64(r.data) <= SP_GFN_LIMIT / SP_PORTABLE_SPAN) {
         sp_status other = read_all(&r, allocator, true, out);
         return other == SP_INVALID ? status : other;

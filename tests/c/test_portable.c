@@ -129,7 +129,7 @@ static sp_status read_file(const sp_allocator *hook, const uint8_t *bytes, size_
         memcpy(place, bytes, size);
         if (at_end && !status)
             sp_pageset_release(*out);
-        status = sp_portable_read(hook, place, size, out, offset, &why);
+        status = sp_portable_read(hook, place, size, 0, out, offset, &why);
         CHECK_EQ(status == SP_INVALID, why != NULL);
         CHECK(status != SP_INVALID || *offset <= size);
     }
@@ -293,7 +293,7 @@ static void memory_runs_out_while_reading(void)
             alloc_init(&alloc);
             alloc_arm(&alloc, n, rng_chance(&r, 2));
             check_case("set %d, allocation %d", (int)step, (int)n);
-            status = sp_portable_read(&alloc.hook, f.bytes, f.size, &read, &offset, &why);
+            status = sp_portable_read(&alloc.hook, f.bytes, f.size, 64, &read, &offset, &why);
             CHECK_EQ(status, alloc_failed(&alloc) ? SP_NOMEM : SP_OK);
             if (!status) {
                 same_members(sp_pageset_set(set), sp_pageset_set(read));
