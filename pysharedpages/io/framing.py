@@ -68,12 +68,12 @@ class Source:
         self.path = os.fspath(path)
         # O_NONBLOCK: a pipe that nobody writes to is refused, not waited for.
         number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        self._file = open(number, "rb", buffering=0)  # noqa: SIM115
         status = os.fstat(number)
-        self.size = status.st_size
         if not stat.S_ISREG(status.st_mode):
-            self._file.close()
+            os.close(number)
             raise OSError(errno.EINVAL, "it is no regular file", self.path)
+        self.size = status.st_size
+        self._file = open(number, "rb", buffering=0)  # noqa: SIM115
 
     def __enter__(self) -> Source:
         return self
