@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import zstandard
 
+from pysharedpages import PageSet
+from pysharedpages import io as pageio
 from pysharedpages.cli import main
 from pysharedpages.replay.opening import Trace
 
@@ -133,6 +135,14 @@ def test_a_pipe_is_no_place_to_save(
     assert f"cannot save {pipe}: it is no regular file" in capsys.readouterr().err
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert sorted(tmp_path.iterdir()) == [pipe, trace]
+
+
+def test_a_state_is_saved_as_its_name_says(trace: Path, tmp_path: Path) -> None:
+    puffin, array = tmp_path / "state.puffin", tmp_path / "state.npy"
+    for path in (puffin, array):
+        assert main(["replay", str(trace), "--save", str(path)]) == 0
+    assert pageio.load(puffin) == PageSet.from_ranges(np.load(array))
+    assert len(pageio.load(puffin)) == 2
 
 
 def test_a_link_stays_where_a_state_is_saved(

@@ -15,12 +15,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from pysharedpages.cli import migrate, races, replay
+from pysharedpages.cli import inspect, migrate, races, replay
 from pysharedpages.cli.exits import CannotRunError, Exit, UsageError
 
 __all__ = ["main"]
 
-_COMMANDS = (migrate, races, replay)
+_COMMANDS = (migrate, races, replay, inspect)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,17 +9,21 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from pysharedpages._core import PageSet
 from pysharedpages.abi.traces import NO_TIME, TraceReader
 from pysharedpages.cli.exits import CannotRunError, Exit, UsageError
 from pysharedpages.cli.replay_text import text_of
-from pysharedpages.errors import FormatError
+from pysharedpages.errors import FormatError, RangeError
+from pysharedpages.io import save
+from pysharedpages.io.replacing import replace_file
 from pysharedpages.replay.opening import MissingDecoderError, Trace, open_trace
 from pysharedpages.replay.replay import Moment, Replay
 from pysharedpages.replay.report import Report, report_of
@@ -34,8 +38,8 @@ mixed with any other lines. Plain, gzip or Zstandard is told by content; - is st
 
 _EPILOG: Final = """\
 exit codes: 0 done; 1 a line is malformed, or compressed data are damaged; 2 usage; 3 this host
-cannot. --save writes an array of shape (n, 2) and dtype uint64: numpy.load reads it, and
-PageSet.from_ranges takes it."""
+cannot. --save writes what pysharedpages.io.load reads, a Puffin file with a deletion vector; under
+a name that ends in .npy it is the ranges, of shape (n, 2) and dtype uint64, for numpy.load."""
 
 _SECONDS: Final = re.compile(r"(\+?)([0-9]{1,10})(?:\.([0-9]{1,9}))?", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,7 +66,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="show the state at a time: seconds of the trace's clock, +seconds after its first "
         "conversion, or a date such as 2026-11-22T18:00:00Z",
     )
-    option("--save", metavar="FILE", help="save the ranges of shared pages as .npy")
+    option("--save", metavar="FILE", help="save the shared pages")
     option(
         "--initial",
         choices=("private", "shared"),
@@ -146,22 +150,18 @@ def _show(report: Report, options: argparse.Namespace) -> None:
 
 
 def _save(report: Report, path: Path) -> None:
-    """Write the ranges beside `path` and move them there: a failure leaves no half of a file.
-
-    What moves there takes the place of a device or a pipe: only a file may be there.
-    """
-    path = Path(os.path.realpath(path))
-    if os.path.exists(path) and not path.is_file():
-        raise CannotRunError(f"cannot save {path}: it is no regular file")
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    """Save the pages as the name of the file says; a failure leaves what was there."""
     try:
-        with part.open("wb") as file:
-            np.save(file, report.ranges)
-        part.replace(path)
+        if Path(os.path.realpath(path)).suffix == ".npy":
+            array = BytesIO()
+            np.save(array, report.ranges)
+            replace_file(path, [array.getvalue()])
+        else:
+            save(path, PageSet.from_ranges(report.ranges))
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
         raise CannotRunError(f"cannot save {path}: {error.strerror or error}") from error
+    except RangeError as error:
+        raise CannotRunError(f"cannot save {path}: {error}") from error
 
 
 def _moment(text: str) -> Moment:
