@@ -171,6 +171,23 @@ cdef uint64_t common(PageSet left, PageSet right) except? 0xdead:
     return pages
 
 
+cdef PageSet of_roaring(const void *octets, size_t n, unsigned width):
+    """The set that a Roaring file is; 0 for either width."""
+    cdef size_t offset = 0
+    cdef const char *why = NULL
+    cdef sp_pageset *pages
+    cdef sp_status status
+    if n <= SHORT_BYTES:
+        status = sp_portable_read(NULL, octets, n, width, &pages, &offset, &why)
+    else:
+        with nogil:
+            status = sp_portable_read(NULL, octets, n, width, &pages, &offset, &why)
+    if status == SP_INVALID:
+        raise FormatError(f"byte {offset} of {n}: {why.decode()}", offset=offset)
+    check(status, None)
+    return adopt(pages)
+
+
 cdef inline unsigned width_of(object bits) except 0:
     if bits != 32 and bits != 64:
         raise ValueError(f"bits is {bits!r}: 32 or 64")
@@ -292,21 +309,11 @@ cdef class PageSet:
         beyond 2^52. Source: github.com/RoaringBitmap/RoaringFormatSpec.
         """
         cdef unsigned width = 0 if bits is None else width_of(bits)
-        cdef object octets = data if type(data) is bytes else _buffers.as_bits(data)
-        cdef Lease lease = Lease(octets)
-        cdef size_t n = lease.view.len, offset = 0
-        cdef const char *why = NULL
-        cdef sp_pageset *pages
-        cdef sp_status status
-        if n <= SHORT_BYTES:
-            status = sp_portable_read(NULL, lease.view.buf, n, width, &pages, &offset, &why)
-        else:
-            with nogil:
-                status = sp_portable_read(NULL, lease.view.buf, n, width, &pages, &offset, &why)
-        if status == SP_INVALID:
-            raise FormatError(f"byte {offset} of {n}: {why.decode()}", offset=offset)
-        check(status, None)
-        return adopt(pages)
+        cdef Lease lease
+        if type(data) is bytes:
+            return of_roaring(PyBytes_AS_STRING(data), len(<bytes>data), width)
+        lease = Lease(_buffers.as_bits(data))
+        return of_roaring(lease.view.buf, lease.view.len, width)
 
     # -- looking
 

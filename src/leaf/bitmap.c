@@ -101,6 +101,16 @@ sp_status sp_bitmap_from_words(sp_edit *edit, const uint64_t words[SP_LEAF_WORDS
     return blocks_from_words(edit, words, tally, out);
 }
 
+/* The runs of words, or so many of them, from the first on, that a list of runs is out of question:
+ * twice as many as one may have. */
+static uint32_t runs_or_many(const sp_kernels *k, const uint64_t *words)
+{
+    uint64_t carry = 0, toggles = 0;
+    for (unsigned w = 0; w < SP_LEAF_WORDS && toggles < 4 * SP_MAX_RUNS; w += SP_LEAF_WORDS / 4)
+        toggles += k->toggles_count(words + w, SP_LEAF_WORDS / 4, &carry);
+    return (uint32_t)(toggles + carry) / 2;
+}
+
 /* The words are copied to where a whole leaf, which is likely, has them. */
 sp_status sp_leaf_from_bytes(sp_edit *edit, const uint8_t *bytes, uint32_t pages, sp_ref *out)
 {
@@ -113,7 +123,7 @@ sp_status sp_leaf_from_bytes(sp_edit *edit, const uint8_t *bytes, uint32_t pages
     sp_tally tally = sp_tally_pages(edit->kernels, leaf->words);
     sp_status status = SP_OK;
     if (tally.pages == pages)
-        tally.least_runs = sp_words_runs(edit->kernels, leaf->words);
+        tally.least_runs = runs_or_many(edit->kernels, leaf->words);
     else
         status = SP_INVALID;
     if (!status && sp_edit_is_counted(edit) && sp_leaf_pick(pages, tally.least_runs) == SP_BITMAP) {

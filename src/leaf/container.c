@@ -78,10 +78,12 @@ size_t sp_containers_of(const sp_kernels *k, const sp_ref *leaves, size_t n, uin
         if (to == from + 8 && eight_are_empty(leaves + from))
             continue;
         for (size_t i = from; i < to; i++) {
-            sp_ref leaf = leaves[i];
-            out[used] = sp_ref_is_node(leaf) ? container_of_node(k, leaf, key + (uint32_t)i)
-                                             : container_of_held(leaf, key + (uint32_t)i);
-            used += leaf != SP_EMPTY;
+            sp_ref node = leaves[i] & -(sp_ref) !(leaves[i] & 3);
+            if (node)
+                out[used] = container_of_node(k, node, key + (uint32_t)i);
+            else
+                out[used] = container_of_held(leaves[i], key + (uint32_t)i);
+            used += leaves[i] != SP_EMPTY;
         }
     }
     return used;
@@ -188,14 +190,27 @@ static void write_container(const sp_kernels *k, const sp_container *c, uint32_t
         write_runs(k, c->leaf, c->runs, out);
 }
 
-/* Writes eight bytes, of which the first are the container of a leaf that is one run: up to three
- * values, or the run. */
-static inline void write_one_run(const sp_container *c, uint8_t *out)
+/* The values first, first + 1, ... + 3; of those that are not wanted, anything. */
+static inline uint64_t four_values(uint64_t first)
 {
-    uint64_t first = c->leaf >> 16 & 0xffff;
-    uint64_t values = first * UINT64_C(0x000100010001) + UINT64_C(0x000200010000);
-    uint64_t run = 1 | first << 16 | (uint64_t)c->most << 32;
-    memcpy(out, &(uint64_t){c->runs ? run : values}, sizeof(uint64_t));
+    return first * UINT64_C(0x0001000100010001) + UINT64_C(0x0003000200010000);
+}
+
+/* Writes the container of a leaf that is packed into its ref, up to five values or two runs, and
+ * up to HELD_ROOM bytes in all.  The forms are mixed at random in a guest: no branch asks which it
+ * is. */
+enum { HELD_ROOM = 18 };
+static inline void write_held(const sp_container *c, uint8_t *out)
+{
+    bool two = (c->leaf & 3) == 3, runs = c->runs;
+    uint64_t first = (two ? c->leaf >> 2 : c->leaf >> 16) & 0xffff;
+    uint64_t more = two ? c->leaf >> 18 & 0x7fff : c->most;
+    uint64_t second = c->leaf >> 33 & 0xffff, second_more = c->leaf >> 49;
+    uint64_t list = (1u + two) | first << 16 | more << 32 | second << 48;
+    uint64_t low = runs ? list : four_values(first);
+    uint64_t high = runs ? second_more : four_values(second);
+    memcpy(out, &low, sizeof low);
+    memcpy(out + (runs ? 8 : 2 * (more + 1)), &high, sizeof high);
 }
 
 uint8_t *sp_containers_write(const sp_kernels *k, const sp_container *list, size_t n, uint8_t *out)
@@ -203,9 +218,9 @@ uint8_t *sp_containers_write(const sp_kernels *k, const sp_container *list, size
     for (size_t i = 0; i < n; i++) {
         const sp_container *c = &list[i];
         uint32_t bytes = sp_container_bytes(c);
-        /* What is too much is written over by the next ones, of at least two bytes each. */
-        if ((c->leaf & 3) == 2 && n - i > 3) {
-            write_one_run(c, out);
+        /* What is too much is written over by those that follow, of at least two bytes each. */
+        if (c->leaf & 2 && n - i > HELD_ROOM / 2) {
+            write_held(c, out);
             out += bytes;
             continue;
         }

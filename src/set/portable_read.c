@@ -114,15 +114,13 @@ static sp_container_kind kind_of(const header *h, uint32_t i, uint32_t pages)
     return pages <= SP_CONTAINER_MAX_VALUES ? SP_CONTAINER_VALUES : SP_CONTAINER_BITMAP;
 }
 
-/* Puts the gathered leaves, if there are any, where they belong. */
+/* Puts the gathered leaves, if there are any, where they belong; they are the set's then. */
 static sp_status put_gathered(reader *r)
 {
     if (!r->gathered)
         return SP_OK;
     r->gathered = 0;
-    sp_status status = sp_radix_put_leaves(r->edit, r->set, r->base, r->leaves);
-    memset(r->leaves, 0, sizeof r->leaves);
-    return status;
+    return sp_radix_put_leaves(r->edit, r->set, r->base, r->leaves);
 }
 
 /* Container i, whose gfns are those from `gfn` on. */
@@ -134,10 +132,14 @@ static sp_status read_container(reader *r, const header *h, uint32_t i, uint64_t
     if (h->offsets && get_u32(h->offsets + 4 * i) != r->at - h->start)
         return blame(r, (size_t)(h->offsets - r->data) + 4 * i,
                      "an offset that is not where its container begins");
-    sp_status status = base == r->base ? SP_OK : put_gathered(r);
+    sp_status status = SP_OK;
+    if (base != r->base) {
+        status = put_gathered(r);
+        memset(r->leaves, 0, sizeof r->leaves);
+        r->base = base;
+    }
     if (status)
         return status;
-    r->base = base;
     status = sp_container_read(r->edit, kind_of(h, i, pages), pages, r->data + r->at,
                                r->size - r->at, &r->leaves[(gfn - base) >> SP_LEAF_BITS], &used,
                                &r->why);
@@ -206,7 +208,7 @@ static sp_status read_all(reader *r, const sp_allocator *allocator, bool wide, s
         status = blame(r, r->at, "bytes beyond the end of the set");
     if (!status)
         status = put_gathered(r);
-    for (unsigned i = 0; status && i < FANOUT; i++)
+    for (unsigned i = 0; status && r->gathered && i < FANOUT; i++)
         sp_leaf_retire(&edit, r->leaves[i]);
     if (status)
         sp_pageset_release(made);
@@ -226,7 +228,10 @@ static bool begins_with_cookie(const reader *r)
 sp_status sp_portable_read(const sp_allocator *allocator, const void *data, size_t size,
                            unsigned bits, sp_pageset **out, size_t *offset, const char **why)
 {
-    reader r = {.data = data, .size = size};
+    reader r;
+    r.data = data;
+    r.size = size;
+    r.why = NULL;
     bool narrow = bits ? bits == 32 : begins_with_cookie(&r);
     sp_status status = read_all(&r, allocator, !narrow, out);
     *offset = r.at;
