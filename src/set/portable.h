@@ -51,8 +51,8 @@ void sp_portable_close(sp_portable *plan);
 bool sp_portable_is_short(const sp_set *set);
 
 /* Reads a set of 32 or 64 bits, or with 0 of either, told apart by the cookie, from all of `size`
- * bytes, which others may write meanwhile.  SP_INVALID: *offset is that of the bytes to blame, *why says for what.
- * SP_NOMEM.  O(size). */
+ * bytes, which others may write meanwhile.  SP_INVALID: *offset is that of the bytes to blame, and
+ * *why says for what.  SP_NOMEM.  O(size). */
 SP_MUST_CHECK sp_status sp_portable_read(const sp_allocator *allocator, const void *data,
                                          size_t size, unsigned bits, sp_pageset **out,
                                          size_t *offset, const char **why);

@@ -133,6 +133,7 @@ static sp_status plan_leaves(void *context, uint64_t start, const sp_ref *leaves
 sp_status sp_portable_plan(sp_portable *plan, const sp_allocator *allocator, const sp_set *set,
                            bool wide)
 {
+    SP_ASSERT(set->engine == &sp_engine_roaring);
     sp_mem_init(&plan->mem, allocator);
     plan->kernels = sp_kernels_active();
     plan->wide = wide;

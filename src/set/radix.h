@@ -44,8 +44,8 @@ static inline uint64_t ref_pages(sp_ref ref, uint64_t level)
 /* Calls visit for every node below and at ref that was born after `floor`, children first. */
 void sp_radix_walk(sp_ref ref, uint64_t level, uint64_t floor, sp_node_fn visit, void *context);
 
-/* Calls visit for the leaves of each lowest inner node below and at ref, by gfn: n in a row from gfn
- * `start`, empty ones too; NULL for n that are all FULL.  Stops at the first failure. */
+/* Calls visit for the leaves of each lowest inner node below and at ref, by gfn: n in a row from
+ * gfn `start`, empty ones too; NULL for n that are all FULL.  Stops at the first failure. */
 typedef sp_status (*sp_leaves_fn)(void *context, uint64_t start, const sp_ref *leaves, uint64_t n);
 SP_MUST_CHECK sp_status sp_radix_leaves(const sp_set *set, sp_leaves_fn visit, void *context);
 
@@ -59,8 +59,8 @@ sp_status sp_radix_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t s
 bool sp_radix_turn(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value,
                    sp_turned *turned);
 sp_status sp_radix_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words);
-/* Puts 64 leaves, not all empty, from gfn `base` on, where the set has no members; takes them over,
- * on failure too. */
+/* Puts 64 leaves, not all empty, from gfn `base` on, where the set has no members; takes them
+ * over, on failure too. */
 SP_MUST_CHECK sp_status sp_radix_put_leaves(sp_edit *edit, sp_set *set, uint64_t base,
                                             const sp_ref leaves[FANOUT]);
 sp_status sp_radix_add_sorted(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n);
