@@ -230,3 +230,37 @@ cdef extern from "sharedpages.h" nogil:
     sp_status sp_merge_count(const sp_allocator *, sp_harvest *, uint64_t *pages)
     sp_status sp_merge_pages(const sp_allocator *, sp_harvest *, sp_pageset **out)
     void sp_list_free(sp_mem *, sp_list *)
+
+    # Arrow data
+    cdef struct ArrowSchema:
+        void (*release)(ArrowSchema *) noexcept nogil
+
+    cdef struct ArrowArray:
+        void (*release)(ArrowArray *) noexcept nogil
+
+    cdef struct ArrowArrayStream:
+        void (*release)(ArrowArrayStream *) noexcept nogil
+
+    sp_status sp_arrow_schema(const sp_allocator *, ArrowSchema *out)
+    sp_status sp_arrow_array(const sp_allocator *, const sp_set *, ArrowArray *out)
+    sp_status sp_arrow_stream(const sp_allocator *, const sp_set *, sp_pageset *,
+                              const sp_snapshot *, ArrowArrayStream *out)
+    uint64_t sp_arrow_held()
+
+    ctypedef enum sp_arrow_blame:
+        SP_ARROW_TYPE
+        SP_ARROW_FORMAT
+        SP_ARROW_BOUND
+        SP_ARROW_PRODUCER
+
+    ctypedef struct sp_arrow_rows:
+        sp_arrow_blame blame
+        const char *why
+
+    void sp_arrow_rows_open(sp_arrow_rows *, const sp_allocator *)
+    void sp_arrow_rows_close(sp_arrow_rows *)
+    sp_status sp_arrow_rows_type(sp_arrow_rows *, const ArrowSchema *, unsigned width)
+    sp_status sp_arrow_rows_add(sp_arrow_rows *, const ArrowArray *)
+    sp_status sp_arrow_rows_begin(sp_arrow_rows *, ArrowArrayStream *, unsigned width)
+    sp_status sp_arrow_rows_next(sp_arrow_rows *, ArrowArrayStream *, cbool *more)
+    sp_status sp_arrow_rows_set(const sp_arrow_rows *, const sp_engine *, sp_pageset **out)

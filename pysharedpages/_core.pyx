@@ -9,6 +9,7 @@ is tried with the GIL held; only if it is taken does the call let go of the GIL 
 """
 
 import os as _os
+import pickle as _pickle
 import time as _time
 
 import numpy as _np
@@ -24,7 +25,10 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Clear
 from cpython.long cimport PyLong_CheckExact
 from cpython.number cimport PyNumber_Index
+from cpython.pycapsule cimport PyCapsule_Destructor, PyCapsule_GetPointer
+from cpython.pycapsule cimport PyCapsule_IsValid, PyCapsule_New
 from cpython.ref cimport PyObject
+from libc.stdlib cimport calloc, free
 
 cdef extern from "Python.h":
     # Declared without its error return, which index_of looks at itself.
@@ -245,7 +249,13 @@ cdef class PageSet:
 
     @staticmethod
     def from_ranges(ranges):
-        """The union of `ranges`, in any order, overlapping or empty. O(n log n)."""
+        """The union of `ranges`, in any order, overlapping or empty. O(n log n).
+
+        A buffer or a list; a PageSet; or Arrow data, as in `from_arrow`, of `start` and `stop`.
+        """
+        cdef PageSet given = taken(ranges, 2)
+        if given is not None:
+            return given
         cdef object table = _buffers.as_ranges(ranges)
         cdef Lease data = Lease(table)
         cdef size_t n = len(table), bad = 0
@@ -261,7 +271,14 @@ cdef class PageSet:
 
     @staticmethod
     def from_pages(gfns):
-        """The set of `gfns`, in any order, repeated or not. O(n log n), less where sorted."""
+        """The set of `gfns`, in any order, repeated or not. O(n log n), less where sorted.
+
+        A buffer or a list; a PageSet; a pyroaring bitmap; or Arrow data, as in `from_arrow`, of
+        gfns.
+        """
+        cdef PageSet given = taken(gfns, 1)
+        if given is not None:
+            return given
         cdef object table = _buffers.as_pages(gfns)
         cdef Lease data = Lease(table)
         cdef size_t n = len(table), bad = 0
@@ -304,7 +321,8 @@ cdef class PageSet:
     def from_roaring(data, bits=None):
         """The set that bytes of the portable Roaring format hold, of 64 bits, of 32, or of either.
 
-        One pass over the buffer, which may be any; memory at most a constant times its size.
+        One pass over the buffer, which may be any; memory at most a constant times its size. What
+        has a method `serialize`, as pyroaring's bitmaps do, is asked for the bytes.
         FormatError, with the offset, for bytes that are not one whole set, and for members at or
         beyond 2^52. Source: github.com/RoaringBitmap/RoaringFormatSpec.
         """
@@ -312,8 +330,26 @@ cdef class PageSet:
         cdef Lease lease
         if type(data) is bytes:
             return of_roaring(PyBytes_AS_STRING(data), len(<bytes>data), width)
-        lease = Lease(_buffers.as_bits(data))
+        lease = Lease(_buffers.as_bits(data.serialize() if serializes(data) else data))
         return of_roaring(lease.view.buf, lease.view.len, width)
+
+    @staticmethod
+    def from_arrow(data):
+        """The set that Arrow data holds: of pyarrow, polars, DuckDB, or any that speaks PyCapsule.
+
+        Columns `start` and `stop`, in either order, are half-open ranges; a single column, of
+        whatever name, or an array, is gfns. Integers of any width, in any order, overlapping or
+        repeated. `data` has `__arrow_c_stream__`, which is preferred, or `__arrow_c_array__`.
+
+        TypeError for columns of another type; FormatError for others than these columns, nulls,
+        and structures that contradict themselves; RangeError for gfns that are none and inverted
+        ranges; SharedPagesError if the stream fails. O(n log n), and memory for all n rows.
+        Source: arrow.apache.org/docs/format/CDataInterface.html.
+        """
+        cdef PageSet given = data if isinstance(data, PageSet) else None
+        if given is None and not is_arrow(data):
+            raise TypeError(f"{type(data).__name__} has no __arrow_c_stream__, __arrow_c_array__")
+        return read_arrow(data, 0) if given is None else plain(given)
 
     # -- looking
 
@@ -472,6 +508,26 @@ cdef class PageSet:
         """
         return roaring_of(self.held(), width_of(bits) == 64)
 
+    def __arrow_c_schema__(self):
+        """struct<start: uint64 not null, stop: uint64 not null>, as a capsule."""
+        return schema_capsule()
+
+    def __arrow_c_array__(self, requested_schema=None):
+        """All ranges as one Arrow array of that struct: two capsules, of schema and array.
+
+        The columns are made once, in memory that is the consumer's. There is one schema; another
+        that is requested is passed over, as the protocol has it. O(n + ranges).
+        """
+        return schema_capsule(), array_capsule(self.held())
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        """The ranges as a stream of Arrow arrays of at most 65,536 each, as a capsule.
+
+        Each is made when it is asked for. The stream holds its version, also of a snapshot that is
+        closed meanwhile, until it is released, in any thread.
+        """
+        return stream_capsule(self.held())
+
     # -- algebra
 
     def __or__(self, other):
@@ -562,13 +618,44 @@ cdef class PageSet:
     def __deepcopy__(self, memo):
         return self
 
-    def __reduce__(self):
-        return PageSet.from_ranges, (self.ranges(),)
+    def __reduce_ex__(self, protocol):
+        cdef bint roaring = roaring_is_shorter(self.held())
+        octets = self.to_roaring() if roaring else self.ranges().astype("<u8", copy=False)
+        data = _pickle.PickleBuffer(octets) if protocol >= 5 else bytes(memoryview(octets))
+        return unpickled, ("roaring" if roaring else "ranges", data)
 
     def __repr__(self):
         if self.pin is None:
             return f"<{type(self).__name__}, closed>"
         return _views.shown(type(self).__name__, len(self), self.nranges, self.iter_ranges(8))
+
+
+cdef bint roaring_is_shorter(Pin pin) except -1:
+    """Whether Roaring bytes are fewer than a list of ranges, of which 2^52 pages may be one."""
+    cdef sp_portable *portable = NULL
+    cdef sp_status status
+    cdef bint shorter
+    with nogil:
+        status = sp_portable_new(NULL, &pin.set, True, &portable)
+        if status == SP_OK:
+            shorter = (sp_portable_bytes(portable) // sizeof(sp_range)
+                       < sp_set_nranges(sp_kernels_active(), &pin.set))
+            sp_portable_free(portable)
+    check(status, None)
+    return shorter
+
+
+def unpickled(form, data):
+    """The set of a pickle: of Roaring bytes, or of little-endian pairs. FormatError, RangeError."""
+    if form == "roaring":
+        return PageSet.from_roaring(data)
+    if form != "ranges":
+        raise FormatError(f"a pickled PageSet is of 'roaring' or 'ranges', not {form!r}")
+    octets = _buffers.as_bits(data)
+    if len(octets) % sizeof(sp_range):
+        text = f"{len(octets)} bytes are not whole ranges of {sizeof(sp_range)} bytes"
+        raise FormatError(text, offset=len(octets))
+    return PageSet.from_ranges(octets.view("<u8").astype(_np.uint64, copy=False))
 
 
 def iter_ranges_of(Pin pin not None, size_t room):
@@ -601,6 +688,181 @@ cdef dict stats_dict(sp_set_stats *stats, ranges):
         "blocks": stats.blocks,
         "bytes": stats.bytes,
     }
+
+
+# ---- other libraries' sets ----
+
+
+cdef bint is_arrow(data) except -1:
+    return hasattr(data, "__arrow_c_stream__") or hasattr(data, "__arrow_c_array__")
+
+
+cdef bint serializes(data) except -1:
+    return not isinstance(data, (bytes, _np.ndarray)) and callable(getattr(data, "serialize", None))
+
+
+cdef PageSet plain(PageSet given):
+    """The same set without a tracker's version, which a PageSet made of it must not hold."""
+    return given if type(given) is PageSet else combine(given, PageSet(), SP_OR)
+
+
+cdef PageSet taken(data, unsigned width):
+    """The set of what is neither a buffer nor a list; None of those."""
+    if isinstance(data, (_np.ndarray, list, tuple, bytes)):
+        return None
+    if isinstance(data, PageSet):
+        return plain(data)
+    if is_arrow(data):
+        return read_arrow(data, width)
+    return PageSet.from_roaring(data) if serializes(data) else None
+
+
+@cython.final
+cdef class ArrowRows:
+    """Arrow data that is being read, and what it is read from: released with this, once."""
+    cdef sp_arrow_rows rows
+    cdef ArrowSchema schema
+    cdef ArrowArray array
+    cdef ArrowArrayStream stream
+
+    def __cinit__(self):
+        sp_arrow_rows_open(&self.rows, NULL)
+
+    def __dealloc__(self):
+        # The producer's callbacks may wait for a thread of its own, and that for the GIL.
+        with nogil:
+            sp_arrow_rows_close(&self.rows)
+            if self.schema.release != NULL:
+                self.schema.release(&self.schema)
+            if self.array.release != NULL:
+                self.array.release(&self.array)
+            if self.stream.release != NULL:
+                self.stream.release(&self.stream)
+
+    cdef int check(self, sp_status status) except -1:
+        if status != SP_INVALID:
+            return check(status, None)
+        cdef str why = self.rows.why.decode("utf-8", "replace")
+        if self.rows.blame == SP_ARROW_TYPE:
+            raise TypeError(why)
+        if self.rows.blame == SP_ARROW_PRODUCER:
+            raise SharedPagesError(why)
+        raise (RangeError if self.rows.blame == SP_ARROW_BOUND else FormatError)(why)
+
+    cdef int read_stream(self, capsule, unsigned width) except -1:
+        cdef ArrowArrayStream *given = <ArrowArrayStream *>inside(capsule, b"arrow_array_stream")
+        cdef sp_status status
+        cdef cbool more = True
+        self.stream, given.release = given[0], NULL
+        with nogil:
+            status = sp_arrow_rows_begin(&self.rows, &self.stream, width)
+        self.check(status)
+        while more:
+            with nogil:
+                status = sp_arrow_rows_next(&self.rows, &self.stream, &more)
+            self.check(status)
+            PyErr_CheckSignals()
+        return 0
+
+    cdef int read_array(self, capsules, unsigned width) except -1:
+        if not isinstance(capsules, tuple) or len(capsules) != 2:
+            raise TypeError("__arrow_c_array__ is to return two capsules")
+        cdef ArrowSchema *schema = <ArrowSchema *>inside(capsules[0], b"arrow_schema")
+        cdef ArrowArray *array = <ArrowArray *>inside(capsules[1], b"arrow_array")
+        cdef sp_status status
+        self.schema, schema.release = schema[0], NULL
+        self.array, array.release = array[0], NULL
+        with nogil:
+            status = sp_arrow_rows_type(&self.rows, &self.schema, width)
+            if status == SP_OK:
+                status = sp_arrow_rows_add(&self.rows, &self.array)
+        return self.check(status)
+
+
+cdef void *inside(capsule, const char *name) except NULL:
+    if not PyCapsule_IsValid(capsule, name):
+        raise TypeError(f"a capsule {name.decode()!r} is needed, not {capsule!r}")
+    return PyCapsule_GetPointer(capsule, name)
+
+
+cdef PageSet read_arrow(data, unsigned width):
+    cdef ArrowRows read = ArrowRows.__new__(ArrowRows)
+    cdef sp_pageset *pages
+    cdef sp_status status
+    if hasattr(data, "__arrow_c_stream__"):
+        read.read_stream(data.__arrow_c_stream__(), width)
+    else:
+        read.read_array(data.__arrow_c_array__(), width)
+    with nogil:
+        status = sp_arrow_rows_set(&read.rows, &sp_engine_roaring, &pages)
+    check(status, None)
+    return adopt(pages)
+
+
+cdef void drop_schema(object capsule) noexcept:
+    cdef ArrowSchema *held = <ArrowSchema *>PyCapsule_GetPointer(capsule, b"arrow_schema")
+    if held.release != NULL:
+        held.release(held)
+    free(held)
+
+
+cdef void drop_array(object capsule) noexcept:
+    cdef ArrowArray *held = <ArrowArray *>PyCapsule_GetPointer(capsule, b"arrow_array")
+    if held.release != NULL:
+        held.release(held)
+    free(held)
+
+
+cdef void drop_stream(object capsule) noexcept:
+    cdef ArrowArrayStream *held
+    held = <ArrowArrayStream *>PyCapsule_GetPointer(capsule, b"arrow_array_stream")
+    if held.release != NULL:
+        held.release(held)
+    free(held)
+
+
+cdef boxed(size_t size, const char *name, PyCapsule_Destructor drop):
+    """A capsule of a structure that is released, to be filled."""
+    cdef void *made = calloc(1, size)
+    if made == NULL:
+        raise MemoryError
+    try:
+        return PyCapsule_New(made, name, drop)
+    except MemoryError:
+        free(made)
+        raise
+
+
+cdef schema_capsule():
+    capsule = boxed(sizeof(ArrowSchema), b"arrow_schema", &drop_schema)
+    check(sp_arrow_schema(NULL, <ArrowSchema *>inside(capsule, b"arrow_schema")), None)
+    return capsule
+
+
+cdef array_capsule(Pin pin):
+    capsule = boxed(sizeof(ArrowArray), b"arrow_array", &drop_array)
+    cdef ArrowArray *made = <ArrowArray *>inside(capsule, b"arrow_array")
+    cdef sp_status status
+    with nogil:
+        status = sp_arrow_array(NULL, &pin.set, made)
+    check(status, None)
+    return capsule
+
+
+cdef stream_capsule(Pin pin):
+    capsule = boxed(sizeof(ArrowArrayStream), b"arrow_array_stream", &drop_stream)
+    cdef ArrowArrayStream *made = <ArrowArrayStream *>inside(capsule, b"arrow_array_stream")
+    cdef const sp_snapshot *snapshot = NULL if pin.snapshot.tracker == NULL else &pin.snapshot
+    cdef sp_status status
+    with nogil:
+        status = sp_arrow_stream(NULL, &pin.set, pin.pages, snapshot, made)
+    check(status, None)
+    return capsule
+
+
+def arrow_held():
+    """Structures and columns of Arrow data that consumers have not released yet."""
+    return sp_arrow_held()
 
 
 # ---- snapshots ----

@@ -1,14 +1,17 @@
 /*
- * sharedpages.h - the public header of the C core; all that a binding includes.  Floor 5.
+ * sharedpages.h - the public header of the C core; all that a binding includes.  Floor 6.
  *
  * pageset   immutable sets of gfns, and everything that can be asked of a set
  * portable  sets in the portable Roaring format
  * tracker   the set that changes, its snapshots, what was converted between them
  * dirty     dirty logs and rings, harvests, and the merge
+ * arrow     ranges as Arrow data, out and in
  */
 #ifndef SHAREDPAGES_H
 #define SHAREDPAGES_H
 
+#include "arrow/columns.h"
+#include "arrow/rows.h"
 #include "dirty/log.h"
 #include "dirty/memory.h"
 #include "dirty/merge.h"
