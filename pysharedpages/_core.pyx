@@ -251,7 +251,8 @@ cdef class PageSet:
     def from_ranges(ranges):
         """The union of `ranges`, in any order, overlapping or empty. O(n log n).
 
-        A buffer or a list; a PageSet; or Arrow data, as in `from_arrow`, of `start` and `stop`.
+        A buffer or a list; a PageSet; a pyroaring bitmap; or Arrow data, as in `from_arrow`, of
+        `start` and `stop`.
         """
         cdef PageSet given = taken(ranges, 2)
         if given is not None:
