@@ -178,6 +178,23 @@ static void dealer_open(dealer *d, const sp_set *set)
     d->at = d->used = 0;
 }
 
+/* Writes toggle `to` and those after it, n in all, to their columns. */
+static void split(const uint64_t *toggles, uint64_t to, size_t n, uint64_t *restrict starts,
+                  uint64_t *restrict stops)
+{
+    size_t i = 0;
+    if (n && to % COLUMNS == STOP)
+        stops[(to + i++) / COLUMNS] = toggles[0];
+    starts += (to + i) / COLUMNS;
+    stops += (to + i) / COLUMNS;
+    for (; i + 1 < n; i += COLUMNS) {
+        *starts++ = toggles[i + START];
+        *stops++ = toggles[i + STOP];
+    }
+    if (i < n)
+        *starts = toggles[i];
+}
+
 /* Writes the next n ranges, which there are. */
 static void deal(dealer *d, uint64_t *columns[COLUMNS], uint64_t n)
 {
@@ -188,9 +205,10 @@ static void deal(dealer *d, uint64_t *columns[COLUMNS], uint64_t n)
             d->used = sp_cursor_toggles(sp_kernels_active(), &d->cursor, d->toggles, ROOM);
             SP_ASSERT(d->used);
         }
-        uint64_t end = to + sp_min(d->used - d->at, 2 * n - to);
-        for (; to < end; to++)
-            columns[to % COLUMNS][to / COLUMNS] = d->toggles[d->at++];
+        size_t some = (size_t)sp_min(d->used - d->at, 2 * n - to);
+        split(d->toggles + d->at, to, some, columns[START], columns[STOP]);
+        d->at += some;
+        to += some;
     }
 }
 
