@@ -68,16 +68,17 @@ static void an_array_has_the_ranges(void)
     CHECK_EQ(sp_arrow_held(), 0);
 }
 
-/* n ranges of a page each, at even gfns. */
+/* n ranges of two pages, three apart: some lie across two leaves. */
 static sp_pageset *comb(const sp_allocator *allocator, size_t n)
 {
     sp_pageset *made;
     size_t bad;
-    uint64_t *gfns = malloc((n + 1) * sizeof *gfns);
+    sp_range *ranges = malloc((n + 1) * sizeof *ranges);
     for (size_t i = 0; i < n; i++)
-        gfns[i] = 2 * i;
-    sp_status status = sp_pageset_from_pages(allocator, &sp_engine_roaring, gfns, n, &made, &bad);
-    free(gfns);
+        ranges[i] = (sp_range){3 * i, 3 * i + 2};
+    sp_status status = sp_pageset_from_ranges(allocator, &sp_engine_roaring, ranges, n, &made,
+                                              &bad);
+    free(ranges);
     return status ? NULL : made;
 }
 
@@ -102,8 +103,8 @@ static void a_stream_has_them_in_batches(void)
             check_shape(&batch, n);
             CHECK(alloc_bytes(&alloc) < held + 16 * SP_ARROW_BATCH + 1024);
             for (uint64_t i = 0; i < n && !check_failed(); i++, at++) {
-                CHECK_EQ(column(&batch, 0)[i], 2 * at);
-                CHECK_EQ(column(&batch, 1)[i], 2 * at + 1);
+                CHECK_EQ(column(&batch, 0)[i], 3 * at);
+                CHECK_EQ(column(&batch, 1)[i], 3 * at + 2);
             }
             batch.release(&batch);
         }
@@ -163,7 +164,7 @@ static void children_outlive_their_parents(void)
     CHECK_STR(name.name, "stop");
     CHECK_STR(name.format, "L");
     CHECK_EQ(name.flags, 0);
-    CHECK_EQ(((const uint64_t *)stops.buffers[1])[2], 5);
+    CHECK_EQ(((const uint64_t *)stops.buffers[1])[2], 8);
     name.release(&name);
     stops.release(&stops);
     CHECK(name.release == NULL && stops.release == NULL);

@@ -143,6 +143,11 @@ static void gfns_of_every_width(void)
         REQUIRE_EQ(read_one(&p, 1), SP_OK);
         CHECK_EQ(rows.words[0], widths[i].first);
         CHECK_EQ(rows.words[1], widths[i].second);
+        sp_pageset *made;
+        REQUIRE_EQ(sp_arrow_rows_set(&rows, &sp_engine_roaring, &made), SP_OK);
+        CHECK_EQ(sp_set_count(sp_pageset_set(made)), 2);
+        CHECK(sp_set_contains(sp_pageset_set(made), widths[i].second));
+        sp_pageset_release(made);
     }
 }
 
