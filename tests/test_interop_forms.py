@@ -123,8 +123,8 @@ def test_out_of_band_pickles(name: str) -> None:
         assert made == given and hash(made) == hash(given)
 
 
-def test_a_snapshot_s_pickle_is_a_page_set() -> None:
-    with SharedPages() as pages:
+def test_a_snapshot_s_pickle_is_a_page_set(engine: str) -> None:
+    with SharedPages(engine=engine) as pages:
         pages.share(5, 5)
         snap = pages.snapshot()
         for protocol in (2, 5):
