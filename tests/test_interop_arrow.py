@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import doctest
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -50,7 +51,7 @@ def comb(n: int) -> PageSet:
 def resident() -> int:
     """Resident bytes of this process."""
     text = Path("/proc/self/statm").read_text().split()[1]
-    return int(text) * 4096
+    return int(text) * os.sysconf("SC_PAGE_SIZE")
 
 
 def run(*arguments: str) -> str:

@@ -136,7 +136,7 @@ sp_status sp_arrow_rows_type(sp_arrow_rows *rows, const struct ArrowSchema *sche
 
 /* ---- arrays ---- */
 
-/* Checks what the ABI says of every array; its rows [from, from + n) are what is read of it. */
+/* Checks what the ABI says of every array: no offset into its buffers can overflow afterwards. */
 static sp_status check_array(sp_arrow_rows *rows, const struct ArrowArray *array, const char *what,
                              int64_t buffers)
 {

@@ -5,8 +5,8 @@
  * gfns.  Columns are of integers of any width.  What is read is copied and checked row by row, so a
  * set can be made of it whatever the producer does next.
  *
- * Lengths, offsets, children and pointers are checked as far as the ABI lets a consumer: it does not
- * say how large a buffer is, so a producer that lies about that is believed.  What is given is
+ * Lengths, offsets, children and pointers are checked as far as the ABI lets a consumer: it does
+ * not say how large a buffer is, so a producer that lies about that is believed.  What is given is
  * released once, by whoever owns it; only batches of a stream are released here.
  */
 #ifndef SP_ARROW_ROWS_H
