@@ -198,8 +198,22 @@ cdef inline unsigned width_of(object bits) except 0:
     return bits
 
 
-cdef bytes roaring_of(Pin pin, bint wide):
+cdef Pin in_roaring(Pin pin):
+    """The same set on the engine whose leaves the portable format writes."""
+    cdef sp_pageset *pages
+    cdef sp_status status
+    cdef Pin nothing = PageSet().pin
+    if pin.set.engine == &sp_engine_roaring:
+        return pin
+    with nogil:
+        status = sp_pageset_combine(NULL, SP_OR, &pin.set, &nothing.set, &pages)
+    check(status, None)
+    return adopt(pages).pin
+
+
+cdef bytes roaring_of(Pin given, bint wide):
     """A set in the portable Roaring format."""
+    cdef Pin pin = in_roaring(given)
     cdef sp_portable plan
     cdef sp_status status
     cdef bytes octets
