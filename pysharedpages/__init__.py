@@ -26,6 +26,7 @@ from pysharedpages.errors import (
     SharedPagesError,
     SnapshotLimitError,
 )
+from pysharedpages.plotting import plot
 
 __all__ = [
     "EVENT_DTYPE",
@@ -43,4 +44,5 @@ __all__ = [
     "SnapshotLimitError",
     "Transfer",
     "kernels",
+    "plot",
 ]

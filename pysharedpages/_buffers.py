@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 
 from pysharedpages.errors import FormatError, RangeError
 
-__all__ = ["EVENT_DTYPE", "RING_DTYPE", "as_bits", "as_events", "as_pages", "as_ranges", "as_ring"]
+__all__ = [
+    "EVENT_DTYPE",
+    "RING_DTYPE",
+    "as_bits",
+    "as_events",
+    "as_pages",
+    "as_positions",
+    "as_ranges",
+    "as_ring",
+    "is_array",
+]
 
 EVENT_DTYPE: Final = np.dtype([("start", "<u8"), ("npages", "<u8"), ("shared", "u1")], align=True)
 """One conversion of pages [start, start + npages); shared is 1 or 0. 24 bytes."""
@@ -40,6 +50,37 @@ def as_pages(given: Any) -> NDArray[np.uint64]:
     if words.ndim != 1:
         raise FormatError(f"pages have one dimension, not {words.ndim}")
     return np.ascontiguousarray(words)
+
+
+def is_array(given: Any) -> bool:
+    """True for what holds many integers: a list, a tuple, a buffer of one dimension or more."""
+    if isinstance(given, (int, np.generic)):
+        return False
+    if isinstance(given, (list, tuple)):
+        return True
+    try:
+        return memoryview(given).ndim > 0
+    except TypeError:
+        return False
+
+
+def as_positions(given: Any, count: int) -> NDArray[np.uint64]:
+    """Positions in a sequence of `count`, negative ones from its end, as `as_pages` gives them.
+
+    IndexError, with the position, for one that is not in it.
+    """
+    data = np.asarray(given) if isinstance(given, (list, tuple)) else _as_array(given, "positions")
+    if data.dtype.kind != "i" or not data.dtype.isnative:
+        positions = as_pages(given)
+        beyond = positions >= count
+    else:
+        signed = data.astype(np.int64)
+        beyond = (signed >= count) | (signed < -count)
+        positions = as_pages(np.where(beyond, 0, signed + np.where(signed < 0, count, 0)))
+    if beyond.any():
+        at = int(beyond.argmax())
+        raise IndexError(f"index {at} is {int(data[at])}: the set has {count} pages")
+    return positions
 
 
 def as_events(given: Any) -> NDArray[np.void]:

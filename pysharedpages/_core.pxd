@@ -71,6 +71,10 @@ cdef extern from "sharedpages.h" nogil:
     uint64_t sp_set_nranges(const sp_kernels *, const sp_set *)
     uint64_t sp_set_intersection(const sp_kernels *, const sp_set *, const sp_set *)
     void sp_set_contains_many(const sp_set *, const uint64_t *gfns, size_t n, uint8_t *found)
+    size_t sp_set_rank_many(const sp_set *, const uint64_t *gfns, size_t n, uint64_t *ranks)
+    size_t sp_set_select_many(const sp_set *, const uint64_t *indexes, size_t n, uint64_t *gfns)
+    uint64_t sp_set_next(const sp_kernels *, const sp_set *, uint64_t gfn, bint member)
+    uint64_t sp_set_prev(const sp_set *, uint64_t gfn, bint member)
     void sp_set_pages_into(const sp_kernels *, const sp_set *, uint64_t start, uint64_t stop,
                            uint64_t *out)
     void sp_set_bitmap_into(const sp_kernels *, const sp_set *, uint64_t start, uint64_t npages,
@@ -94,6 +98,8 @@ cdef extern from "sharedpages.h" nogil:
                                      uint64_t first, uint64_t npages, sp_pageset **out)
     sp_status sp_pageset_combine(const sp_allocator *, sp_op, const sp_set *, const sp_set *,
                                  sp_pageset **out)
+    sp_status sp_pageset_shift(const sp_allocator *, const sp_set *, uint64_t distance, bint down,
+                               sp_pageset **out)
     void sp_pageset_release(sp_pageset *)
 
     ctypedef struct sp_portable:

@@ -14,7 +14,7 @@ import time as _time
 
 import numpy as _np
 
-from pysharedpages import _buffers, _fork, _views, units as _units
+from pysharedpages import _algebra, _buffers, _fork, _svg, _views, units as _units
 from pysharedpages.errors import ClosedError, FormatError, RangeError, SharedPagesError
 from pysharedpages.errors import SnapshotLimitError
 
@@ -163,6 +163,18 @@ cdef PageSet combine(PageSet left, PageSet right, sp_op op):
             status = sp_pageset_combine(NULL, op, &a.set, &b.set, &pages)
     check(status, None)
     return adopt(pages)
+
+
+cdef list operands(PageSet first, tuple others):
+    """`first` and `others`; alone, a copy of it: what it is made into is a value, not a snapshot."""
+    for i, each in enumerate(others):
+        if not isinstance(each, PageSet):
+            raise TypeError(f"argument {i} must be PageSet, not {type(each).__name__}")
+    return [first, *others] if others else [combine(first, PageSet(), SP_OR)]
+
+
+cdef inline object gfn_or_none(uint64_t gfn):
+    return None if gfn == LIMIT else gfn
 
 
 cdef uint64_t common(PageSet left, PageSet right) except? 0xdead:
@@ -398,13 +410,42 @@ cdef class PageSet:
         return sp_set_count_range(&self.held().set, first, end)
 
     def rank(self, gfn):
-        """Members below `gfn`. O(64 h)."""
-        return sp_set_rank(&self.held().set, bounded(gfn, LIMIT, "gfn"))
+        """Members below `gfn`; for an array of gfns an array of uint64. O(64 h) each."""
+        cdef Pin pin = self.held()
+        cdef object table, ranks
+        cdef Lease data, out
+        cdef size_t n, done
+        if not _buffers.is_array(gfn):
+            return sp_set_rank(&pin.set, bounded(gfn, LIMIT, "gfn"))
+        table = _buffers.as_pages(gfn)
+        ranks = _np.empty(len(table), _np.uint64)
+        data, out, n = Lease(table), Lease(ranks, True), len(table)
+        with nogil:
+            done = sp_set_rank_many(
+                &pin.set, <const uint64_t *>data.view.buf, n, <uint64_t *>out.view.buf)
+        if done < n:
+            raise RangeError(f"page {done} is {int(table[done])}, above {LIMIT}")
+        return ranks
 
     def select(self, index):
-        """The member at position `index` in order; negative from the end. IndexError beyond."""
+        """The member at position `index` in order; negative from the end. IndexError beyond.
+
+        For an array of positions an array of uint64. O(64 h) each.
+        """
         cdef Pin pin = self.held()
-        cdef object count = sp_set_count(&pin.set), at
+        cdef object count = sp_set_count(&pin.set), at, gfns
+        cdef Lease data, out
+        cdef size_t n, done
+        if _buffers.is_array(index):
+            at = _buffers.as_positions(index, count)
+            gfns = _np.empty(len(at), _np.uint64)
+            data, out, n = Lease(at), Lease(gfns, True), len(at)
+            with nogil:
+                done = sp_set_select_many(
+                    &pin.set, <const uint64_t *>data.view.buf, n, <uint64_t *>out.view.buf)
+            if done < n:
+                raise IndexError(f"position {done} holds an index beyond a set of {count} pages")
+            return gfns
         at = PyNumber_Index(index)
         at += count if at < 0 else 0
         if not 0 <= at < count:
@@ -412,6 +453,8 @@ cdef class PageSet:
         return sp_set_select(&pin.set, at)
 
     def __getitem__(self, index):
+        if _buffers.is_array(index):
+            raise TypeError("a set has one page at an index: select() takes arrays")
         return self.select(index)
 
     def min(self):
@@ -425,6 +468,35 @@ cdef class PageSet:
         if not self:
             raise ValueError("an empty set has no last page")
         return self.select(-1)
+
+    def next_member(self, gfn):
+        """The first member at or after `gfn`; None if there is none. O(64 h)."""
+        cdef Pin pin = self.held()
+        cdef uint64_t at = bounded(gfn, LIMIT - 1, "gfn")
+        return gfn_or_none(sp_set_next(sp_kernels_active(), &pin.set, at, True))
+
+    def next_gap(self, gfn):
+        """The first gfn at or after `gfn` that is no member; None if there is none. O(64 h)."""
+        cdef Pin pin = self.held()
+        cdef uint64_t at = bounded(gfn, LIMIT - 1, "gfn")
+        return gfn_or_none(sp_set_next(sp_kernels_active(), &pin.set, at, False))
+
+    def prev_member(self, gfn):
+        """The last member at or before `gfn`; None if there is none. O(64 h)."""
+        return gfn_or_none(sp_set_prev(&self.held().set, bounded(gfn, LIMIT - 1, "gfn"), True))
+
+    def prev_gap(self, gfn):
+        """The last gfn at or before `gfn` that is no member; None if there is none.
+
+        O(64 h) for each doubling of the run that ends at `gfn`.
+        """
+        return gfn_or_none(sp_set_prev(&self.held().set, bounded(gfn, LIMIT - 1, "gfn"), False))
+
+    def contains_range(self, start, stop):
+        """True if every gfn of [start, stop) is a member. O(64 h)."""
+        cdef uint64_t first, end
+        first, end = window(start, stop)
+        return sp_set_count_range(&self.held().set, first, end) == end - first
 
     def __iter__(self):
         return _views.pages(self.iter_ranges())
@@ -557,6 +629,49 @@ cdef class PageSet:
     def __xor__(self, other):
         return combine(self, other, SP_XOR) if isinstance(other, PageSet) else NotImplemented
 
+    def union(self, *others):
+        """The members of this set and of each of `others`, as a new set."""
+        return _algebra.union(operands(self, others))
+
+    def intersection(self, *others):
+        """The members that each of `others` has too, as a new set."""
+        return _algebra.intersection(operands(self, others))
+
+    def difference(self, *others):
+        """The members that none of `others` has, as a new set."""
+        return _algebra.difference(operands(self, others))
+
+    def symmetric_difference(self, *others):
+        """The pages that an odd number of this set and `others` have, as a new set."""
+        return _algebra.symmetric_difference(operands(self, others))
+
+    def flip(self, start, stop):
+        """A new set: this one, with each gfn of [start, stop) a member where it was none."""
+        first, end = window(start, stop)
+        return combine(self, PageSet.from_ranges([(first, end)]), SP_XOR)
+
+    def shift(self, offset):
+        """A new set: each member moved by `offset`, any integer, up or (negative) down.
+
+        Members that would leave [0, 2^52) are dropped, as pyroaring does. O(ranges).
+        """
+        cdef Pin pin = self.held()
+        cdef object by
+        cdef uint64_t distance
+        cdef bint down
+        cdef sp_pageset *pages
+        cdef sp_status status
+        try:
+            by = PyNumber_Index(offset)
+        except TypeError:
+            text = f"offset must be an integer, not {type(offset).__name__}"
+            raise TypeError(text) from None
+        down, distance = by < 0, min(abs(by), LIMIT)
+        with nogil:
+            status = sp_pageset_shift(NULL, &pin.set, distance, down, &pages)
+        check(status, None)
+        return adopt(pages)
+
     def intersection_count(self, PageSet other not None):
         """len(self & other), without building it."""
         return common(self, other)
@@ -573,9 +688,33 @@ cdef class PageSet:
         """len(self ^ other), without building it."""
         return len(self) + len(other) - 2 * common(self, other)
 
+    # pyroaring's names, for those who come from it.
+    range_cardinality = count
+    union_cardinality = union_count
+    intersection_cardinality = intersection_count
+    difference_cardinality = difference_count
+    symmetric_difference_cardinality = symmetric_difference_count
+
+    def jaccard_index(self, PageSet other not None):
+        """len(self & other) / len(self | other), a float; NaN if both are empty."""
+        cdef uint64_t both = common(self, other)
+        return _algebra.ratio(both, len(self) + len(other) - both)
+
     def isdisjoint(self, PageSet other not None):
         """True if no page is a member of both."""
         return common(self, other) == 0
+
+    def intersect(self, PageSet other not None):
+        """True if a page is a member of both."""
+        return common(self, other) != 0
+
+    def issubset(self, PageSet other not None):
+        """True if every member is one of `other`."""
+        return common(self, other) == len(self)
+
+    def issuperset(self, PageSet other not None):
+        """True if every member of `other` is one."""
+        return common(self, other) == len(other)
 
     def __eq__(self, other):
         if not isinstance(other, PageSet):
@@ -627,6 +766,10 @@ cdef class PageSet:
     def __sizeof__(self):
         return object.__sizeof__(self) + self.nbytes
 
+    def copy(self):
+        """The set itself, which never changes; of a snapshot, another hold of its version."""
+        return self.__copy__()
+
     def __copy__(self):
         return self
 
@@ -642,7 +785,13 @@ cdef class PageSet:
     def __repr__(self):
         if self.pin is None:
             return f"<{type(self).__name__}, closed>"
-        return _views.shown(type(self).__name__, len(self), self.nranges, self.iter_ranges(8))
+        return _views.shown(type(self).__name__, len(self), self.iter_ranges(_views.COUNTED))
+
+    def _repr_html_(self):
+        """The address space as a strip of SVG, for a notebook; under 20 kB, whatever the set."""
+        if self.pin is None:
+            return _svg.closed(type(self).__name__)
+        return _svg.strips(type(self).__name__, self)
 
 
 cdef bint roaring_is_shorter(PageSet pages) except -1:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["gaps", "pages", "pages_reversed", "shown"]
+__all__ = ["COUNTED", "gaps", "pages", "pages_reversed", "shown"]
 
-_SHOWN_RANGES = 4
+COUNTED: Final = 4096
+"""Ranges from which a set's text does not say how many there are: counting takes a walk."""
+_SHOWN_RANGES: Final = 4
 
 
 def gaps(ranges: NDArray[np.uint64], start: int, stop: int) -> NDArray[np.uint64]:
@@ -34,11 +37,14 @@ def pages_reversed(ranges: NDArray[np.uint64]) -> Iterator[int]:
         yield from reversed(range(start, stop))
 
 
-def shown(name: str, npages: int, nranges: int, batches: Iterable[NDArray[np.uint64]]) -> str:
-    """A set in one line, however large: its first ranges and its sizes."""
-    first: list[str] = []
-    for batch in batches:
-        first += [f"[{start:#x}, {stop:#x})" for start, stop in batch[:_SHOWN_RANGES].tolist()]
-        break
-    first = first[:_SHOWN_RANGES] + ["..."] * (nranges > _SHOWN_RANGES)
-    return f"<{name} {npages} pages in {nranges} ranges: {' '.join(first)}>".replace(": >", ">")
+def shown(name: str, npages: int, batches: Iterable[NDArray[np.uint64]]) -> str:
+    """A set in one line, however large: its size, and the first of its ranges.
+
+    Looks at the first batch alone, which has all ranges of a set of fewer than COUNTED.
+    """
+    table = next(iter(batches), np.empty((0, 2), np.uint64))
+    many = len(table) >= COUNTED
+    first = [f"[{start:#x}, {stop:#x})" for start, stop in table[:_SHOWN_RANGES].tolist()]
+    first += ["..."] * (len(table) > _SHOWN_RANGES)
+    count = f"{COUNTED} or more" if many else f"{len(table)}"
+    return f"<{name} {npages} pages in {count} ranges: {' '.join(first)}>".replace(": >", ">")

@@ -12,9 +12,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-__all__ = ["ASCII", "BLOCKS", "Bin", "Pages", "bins", "line", "stretches"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "ASCII",
+    "BLOCKS",
+    "LEVELS",
+    "Bin",
+    "Pages",
+    "bins",
+    "edges",
+    "levels",
+    "line",
+    "shares",
+    "size_of",
+    "stretches",
+]
 
 BLOCKS: Final = " \u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 """None, seven heights, all."""
@@ -22,6 +38,11 @@ ASCII: Final = " .:-=+*#@"
 CUT: Final = "//"
 """What stands in a line for a gap that is left out."""
 
+LEVELS: Final = ("0.01 %", "0.1 %", "1 %", "10 %", "< 100 %", "100 %")
+"""What is at most the members' part of a bin of level 1 to 6: powers of ten, since a guest shares
+little of a large memory, and a picture that is as dark as a bin is full would be blank."""
+_STEPS: Final = (1e-4, 1e-3, 1e-2, 1e-1, float(np.nextafter(1, 0)))
+_UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _PLACES: Final = 256
 _WIDE: Final = 8
 """A gap is cut out if it is more than one part in so many of what is left."""
@@ -32,7 +53,7 @@ class Pages(Protocol):
 
     def __len__(self) -> int: ...
     def count(self, start: int | None = ..., stop: int | None = ..., /) -> int: ...
-    def rank(self, gfn: int, /) -> int: ...
+    def rank(self, gfn: Any, /) -> Any: ...
     def select(self, index: int, /) -> int: ...
 
 
@@ -103,6 +124,31 @@ def bins(pages: Pages, count: int = 64, most: int = 8) -> list[list[Bin]]:
         edges = [start + (stop - start) * j // number for j in range(number + 1)]
         rows.append([Bin(low, high, pages.count(low, high)) for low, high in pairwise(edges)])
     return rows
+
+
+def edges(start: int, stop: int, count: int) -> NDArray[np.uint64]:
+    """The borders of `count` bins (below 4,096) of [start, stop), or one a gfn."""
+    count = min(count, stop - start)
+    steps = np.arange(count + 1, dtype=np.uint64) * np.uint64(stop - start)
+    return np.uint64(start) + steps // np.uint64(count)
+
+
+def shares(pages: Pages, borders: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """The members' part, 0.0 to 1.0, of each bin between two borders, which ascend."""
+    return np.asarray(np.diff(pages.rank(borders)) / np.diff(borders), np.float64)
+
+
+def levels(parts: NDArray[np.float64]) -> NDArray[np.intp]:
+    """For each part of a bin how dark it is shown: 0 for none, else 1 to len(LEVELS)."""
+    return np.where(parts > 0, np.searchsorted(_STEPS, parts) + 1, 0)
+
+
+def size_of(npages: int) -> str:
+    """Pages of 4 KiB as a size of at most four digits."""
+    size, unit = npages * 4.0, 0
+    while round(size) >= 1024 and unit < len(_UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{size:.4g} {_UNITS[unit]}"
 
 
 def line(pages: Pages, width: int = 64, blocks: str = BLOCKS) -> str:

@@ -271,7 +271,7 @@ def test_queries_out_of_bounds(query: Callable[[int], object], value: int) -> No
     assert canonical(SET.ranges()) == [(3, 7), (10, 11)]
 
 
-@pytest.mark.parametrize("value", [1.0, "1", np.float64(1), [1]], ids=repr)
+@pytest.mark.parametrize("value", [1.0, "1", np.float64(1), [1.0]], ids=repr)
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
 def test_queries_of_other_types(query: Callable[[Any], object], value: Any) -> None:
     with pytest.raises(TypeError):

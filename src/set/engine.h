@@ -27,6 +27,9 @@ struct sp_engine {
     void (*toggles)(const sp_kernels *k, sp_cursor *cursor, uint64_t *out, size_t *used,
                     size_t room);
 
+    /* NULL for an engine without bitmaps. */
+    bool (*words)(const sp_set *set, uint64_t base, uint64_t *words);
+
     void (*measure)(const sp_set *set, sp_set_stats *stats);
     void (*walk)(const sp_set *set, uint64_t floor, sp_node_fn visit, void *context);
     const char *(*validate)(const sp_set *set);

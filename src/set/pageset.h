@@ -30,6 +30,10 @@ SP_MUST_CHECK sp_status sp_pageset_from_bitmap(const sp_allocator *allocator,
 /* Operands that are page sets were made with the same allocator. */
 SP_MUST_CHECK sp_status sp_pageset_combine(const sp_allocator *allocator, sp_op op, const sp_set *a,
                                            const sp_set *b, sp_pageset **out);
+/* The members moved down or up by `distance`, without those that leave [0, 2^52); of the engine of
+ * `set`.  O(ranges), and memory for a batch of them beside the result. */
+SP_MUST_CHECK sp_status sp_pageset_shift(const sp_allocator *allocator, const sp_set *set,
+                                         uint64_t distance, bool down, sp_pageset **out);
 
 /* An empty set to fill before anyone else sees it: edit its set with the edit given. */
 SP_MUST_CHECK sp_status sp_pageset_new(const sp_allocator *allocator, const sp_engine *engine,

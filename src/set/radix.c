@@ -93,6 +93,16 @@ static uint64_t select(const sp_set *set, uint64_t i)
     return base + (is_flat(ref) ? i : sp_leaf_select(ref, (uint32_t)i));
 }
 
+static bool words(const sp_set *set, uint64_t base, uint64_t *out)
+{
+    uint64_t level;
+    sp_ref ref = find(set, base, &level);
+    if (!sp_ref_is_node(ref) || sp_node_kind(sp_ref_node(ref)) != SP_KIND_BITMAP)
+        return false;
+    sp_leaf_words(ref, out);
+    return true;
+}
+
 /* ---- listing ---- */
 
 static inline void turn(sp_cursor *cursor, uint64_t value, uint64_t *out, size_t *used)
@@ -304,6 +314,7 @@ const sp_engine sp_engine_roaring = {
     .toggles_count = toggles_count,
     .intersection = sp_radix_intersection,
     .toggles = toggles,
+    .words = words,
     .measure = measure,
     .walk = walk,
     .validate = validate,

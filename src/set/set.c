@@ -138,6 +138,12 @@ void sp_set_bitmap_into(const sp_kernels *k, const sp_set *set, uint64_t start, 
     }
 }
 
+bool sp_set_words(const sp_set *set, uint64_t base, uint64_t *words)
+{
+    SP_ASSERT(base < SP_GFN_LIMIT && base % SP_LEAF_PAGES == 0);
+    return set->engine->words && set->engine->words(set, base, words);
+}
+
 void sp_set_measure(const sp_set *set, sp_set_stats *stats)
 {
     *stats = (sp_set_stats){0};

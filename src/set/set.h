@@ -51,6 +51,18 @@ uint64_t sp_set_intersection(const sp_kernels *k, const sp_set *a, const sp_set 
 /* found[i] = gfns[i] is a member. */
 void sp_set_contains_many(const sp_set *set, const uint64_t *gfns, size_t n, uint8_t *found);
 
+/* ranks[i] = members < gfns[i]; gfns[i] = the member at indexes[i].  Each element is read once, so
+ * others may write them meanwhile.  Returns how many were answered: fewer than n if the next gfn is
+ * above 2^52, the next index not below the count. */
+size_t sp_set_rank_many(const sp_set *set, const uint64_t *gfns, size_t n, uint64_t *ranks);
+size_t sp_set_select_many(const sp_set *set, const uint64_t *indexes, size_t n, uint64_t *gfns);
+
+/* The first gfn at or after `gfn`, the last at or before it, that is a member or is none;
+ * SP_GFN_LIMIT where there is no such.  gfn < SP_GFN_LIMIT.  O(h); the last that is none takes a
+ * rank for each doubling of the distance to it. */
+uint64_t sp_set_next(const sp_kernels *k, const sp_set *set, uint64_t gfn, bool member);
+uint64_t sp_set_prev(const sp_set *set, uint64_t gfn, bool member);
+
 /* Writes the members in [start, stop) to out, which has room for exactly their number. */
 void sp_set_pages_into(const sp_kernels *k, const sp_set *set, uint64_t start, uint64_t stop,
                        uint64_t *out);
@@ -58,6 +70,10 @@ void sp_set_pages_into(const sp_kernels *k, const sp_set *set, uint64_t start, u
 /* Writes bits start..start+npages of the set, little-endian, to ceil(npages / 64) words. */
 void sp_set_bitmap_into(const sp_kernels *k, const sp_set *set, uint64_t start, uint64_t npages,
                         uint64_t *words);
+
+/* Writes the 2^16 bits from base (a multiple of 2^16), if the engine holds them as a bitmap: else
+ * false, and cursors are the quicker way. */
+bool sp_set_words(const sp_set *set, uint64_t base, uint64_t *words);
 
 /* A walk over [start, stop) that yields toggles (kernels.h) in batches. */
 typedef struct sp_cursor {
