@@ -173,6 +173,10 @@ cdef list operands(PageSet first, tuple others):
     return [first, *others] if others else [combine(first, PageSet(), SP_OR)]
 
 
+cdef inline bint is_array(object given):
+    return not PyLong_CheckExact(given) and _buffers.is_array(given)
+
+
 cdef inline object gfn_or_none(uint64_t gfn):
     return None if gfn == LIMIT else gfn
 
@@ -415,7 +419,7 @@ cdef class PageSet:
         cdef object table, ranks
         cdef Lease data, out
         cdef size_t n, done
-        if not _buffers.is_array(gfn):
+        if not is_array(gfn):
             return sp_set_rank(&pin.set, bounded(gfn, LIMIT, "gfn"))
         table = _buffers.as_pages(gfn)
         ranks = _np.empty(len(table), _np.uint64)
@@ -436,7 +440,7 @@ cdef class PageSet:
         cdef object count = sp_set_count(&pin.set), at, gfns
         cdef Lease data, out
         cdef size_t n, done
-        if _buffers.is_array(index):
+        if is_array(index):
             at = _buffers.as_positions(index, count)
             gfns = _np.empty(len(at), _np.uint64)
             data, out, n = Lease(at), Lease(gfns, True), len(at)
@@ -453,7 +457,7 @@ cdef class PageSet:
         return sp_set_select(&pin.set, at)
 
     def __getitem__(self, index):
-        if _buffers.is_array(index):
+        if is_array(index):
             raise TypeError("a set has one page at an index: select() takes arrays")
         return self.select(index)
 

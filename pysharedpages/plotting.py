@@ -41,7 +41,7 @@ def plot(snapshots: PageSet | Sequence[PageSet], ax: Axes | None = None) -> Axes
     rows = [snapshots] if isinstance(snapshots, PageSet) else list(snapshots)
     if not rows:
         raise ValueError("there are 0 snapshots to plot: the least is 1")
-    found = picture.stretches(rows[0].union(*rows[1:]), 8)
+    found = picture.stretches(PageSet().union(*rows), 8)
     borders = _borders(found)
     if ax is None:
         ax = _new_axes(len(rows))

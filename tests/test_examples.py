@@ -23,6 +23,13 @@ RUNS = [
         ],
     ),
     (
+        ["picture.py"],
+        [
+            r"<Snapshot 362478 pages in 4096 or more ranges: .*>",
+            r".*boot\.svg: [0-9]+ bytes",
+        ],
+    ),
+    (
         ["kvm_guest.py"],
         [
             r"16 pages as plain bytes: \[\[262144, 262160\]\]",
