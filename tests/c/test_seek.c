@@ -129,7 +129,7 @@ static void what_is_beyond_is_not_answered(void)
     sp_range ranges[] = {{3, 5}};
     sp_pageset *made;
     size_t bad;
-    REQUIRE_EQ(sp_pageset_from_ranges(NULL, &sp_engine_roaring, ranges, 1, &made, &bad), SP_OK);
+    REQUIRE_EQ(sp_pageset_from_ranges(NULL, test_engine, ranges, 1, &made, &bad), SP_OK);
     memset(out, 0, sizeof out);
     CHECK_EQ(sp_set_rank_many(sp_pageset_set(made), gfns, 4, out), 2);
     CHECK_EQ(out[0], 1);
@@ -247,12 +247,12 @@ static void a_shift_fails_at_every_allocation(void)
 
 int main(void)
 {
-    RUN(neighbours_are_those_of_the_list);
-    RUN(neighbours_by_hand);
-    RUN(arrays_of_ranks_and_members);
-    RUN(what_is_beyond_is_not_answered);
-    RUN(members_move_by_any_distance);
-    RUN(bitmaps_and_lists_move_together);
-    RUN(a_shift_fails_at_every_allocation);
+    RUN_ENGINES(neighbours_are_those_of_the_list);
+    RUN_ENGINES(neighbours_by_hand);
+    RUN_ENGINES(arrays_of_ranks_and_members);
+    RUN_ENGINES(what_is_beyond_is_not_answered);
+    RUN_ENGINES(members_move_by_any_distance);
+    RUN_ENGINES(bitmaps_and_lists_move_together);
+    RUN_ENGINES(a_shift_fails_at_every_allocation);
     return check_close();
 }
