@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap64
 from pytest_benchmark.fixture import BenchmarkFixture
 from workloads import (
+    ENGINE,
     GIB,
     TERABYTE,
     TIB,
@@ -89,7 +90,7 @@ def test_share(benchmark: BenchmarkFixture, name: str) -> None:
         Contender(
             "pysharedpages",
             each("share", pairs(table)),
-            lambda: (SharedPages(),),
+            lambda: (SharedPages(engine=ENGINE),),
             get_list,
             calls=n,
         ),
@@ -117,7 +118,7 @@ def test_share_under_a_snapshot(benchmark: BenchmarkFixture, name: str) -> None:
         Contender(
             "pysharedpages",
             clocked_each("share", pairs(table), "snapshot"),
-            lambda: (SharedPages(),),
+            lambda: (SharedPages(engine=ENGINE),),
             get_list,
             calls=n,
             own_clock=True,
@@ -280,7 +281,7 @@ def test_apply(benchmark: BenchmarkFixture, name: str) -> None:
     compare(
         benchmark,
         f"apply(events), an event of {name}'s {n:,}",
-        Contender("pysharedpages", ours, lambda: (SharedPages(),), get_list, calls=n),
+        Contender("pysharedpages", ours, lambda: (SharedPages(engine=ENGINE),), get_list, calls=n),
         others,
         most=APPLY_TARGET[name],
         bytes=table.nbytes,
@@ -292,7 +293,7 @@ def test_24_tib_in_one_call(benchmark: BenchmarkFixture, shared_before: bool) ->
     initial, verb = ("shared", "unshare") if shared_before else ("private", "share")
 
     def trackers() -> tuple[list[SharedPages]]:
-        return ([SharedPages(LARGE, initial=initial) for _ in range(TRACKERS)],)
+        return ([SharedPages(LARGE, initial=initial, engine=ENGINE) for _ in range(TRACKERS)],)
 
     def converting(start: int, npages: int) -> Callable[[list[SharedPages]], SharedPages]:
         def run(fresh: list[SharedPages]) -> SharedPages:

@@ -21,6 +21,9 @@ Words: TypeAlias = NDArray[np.uint64]
 Ranges: TypeAlias = NDArray[np.uint64]
 
 FULL: Final = os.environ.get("SCALE", "quick") == "full"
+ENGINE: Final = "roaring"
+"""What trackers are timed with, so that a row does not depend on a choice by bytes; `bench_engines`
+has all engines."""
 SEED: Final = 2021
 MIB: Final = 1 << 8
 GIB: Final = 1 << 18
@@ -139,7 +142,7 @@ _kept_bitmap: Final = functools.cache(_bitmap)
 
 def tracker_of(ranges: Ranges) -> SharedPages:
     """A tracker in which these ranges are shared."""
-    tracker = SharedPages()
+    tracker = SharedPages(engine=ENGINE)
     tracker.set_list(ranges)
     return tracker
 
