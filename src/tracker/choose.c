@@ -17,6 +17,8 @@
 /* Events of a batch from which on, and for each run of the set half of one, the roaring engine makes
  * the changes, in a half to a quarter of the time: it is worth going there and back. */
 #define LONG_BATCH 1024
+/* So many events for each lowest inner node of its tree, or there may be more nodes than pages. */
+#define NODE_EVENTS 16
 
 /* A set that either engine holds about as well goes to and fro as it changes, and each time costs
  * what a few thousand conversions do.  Each change of engine doubles the time to the next look,
@@ -57,14 +59,32 @@ void sp_tracker_choose(sp_tracker *tracker)
     sp_tracker_chosen(tracker, weight);
 }
 
-bool sp_tracker_hasten(sp_tracker *tracker, size_t n)
+/* The last gfn that is of another status than the one before it; 0 if all are of one. */
+static uint64_t last_flip(const sp_set *set)
+{
+    uint64_t last = SP_GFN_LIMIT - 1;
+    uint64_t other = sp_set_prev(set, last, !sp_set_contains(set, last));
+    return other == SP_GFN_LIMIT ? 0 : other + 1;
+}
+
+/* True if the lowest inner nodes up to the last page in question are few beside the batch. */
+static bool is_dense(const sp_set *set, const sp_event *events, size_t n)
+{
+    enum { NODE_BITS = 22 };
+    uint64_t most = (uint64_t)n / NODE_EVENTS << NODE_BITS, stop = last_flip(set);
+    for (size_t i = 0; i < n && stop <= most; i++)
+        stop = sp_max(stop, SP_READ_ONCE(events[i].start));
+    return stop <= most;
+}
+
+bool sp_tracker_hasten(sp_tracker *tracker, const sp_event *events, size_t n)
 {
     const sp_set *set = &tracker->set;
     uint64_t weight;
     if (!tracker->automatic || set->engine != &sp_engine_interval || n < LONG_BATCH)
         return false;
     return sp_set_nranges(tracker->epoch.open.kernels, set) <= 2 * (uint64_t)n &&
-           change_engine(tracker, &sp_engine_roaring, &weight);
+           is_dense(set, events, n) && change_engine(tracker, &sp_engine_roaring, &weight);
 }
 
 void sp_tracker_settle(sp_tracker *tracker)

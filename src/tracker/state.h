@@ -69,9 +69,10 @@ static inline bool sp_tracker_is_due(const sp_tracker *tracker)
 /* Lets the other engine hold the open version, if that takes clearly fewer bytes and memory allows.
  * What is published stays as it is.  With the lock held, and no transaction under way. */
 void sp_tracker_choose(sp_tracker *tracker);
-/* Lets the roaring engine make a batch of n changes, where it is chosen by bytes and the batch is
- * long; after it, settle chooses again.  False: it is as it was.  With the lock held. */
-bool sp_tracker_hasten(sp_tracker *tracker, size_t n);
+/* Lets the roaring engine make a batch of n changes, where it is chosen by bytes, and the batch is
+ * long and its pages are not far apart; after it, settle chooses again.  The events are a hint: they
+ * may be others when they are made.  False: it is as it was.  With the lock held. */
+bool sp_tracker_hasten(sp_tracker *tracker, const sp_event *events, size_t n);
 void sp_tracker_settle(sp_tracker *tracker);
 
 /* Notes that the engine was chosen, for what the open version now holds; `weight` is that of all

@@ -214,7 +214,7 @@ sp_status sp_tracker_apply(sp_tracker *tracker, const sp_event *events, size_t n
         (void)!sp_tracker_publish(tracker);
     sp_set before = tracker->set;
     sp_savepoint savepoint = sp_epoch_savepoint(&tracker->epoch);
-    bool hastened = sp_tracker_hasten(tracker, n);
+    bool hastened = sp_tracker_hasten(tracker, events, n);
     status = apply_each(tracker, events, n, changed, bad);
     if (!status)
         status = sp_changes_ready(&tracker->changes, &tracker->pending, &tracker->keeper);

@@ -161,12 +161,12 @@ static void long_batches_leave_no_trace_of_who_made_them(void)
     sp_tracker *tracker = automatic(&alloc);
     tracker_convert(tracker, 5, 1, true);
     scatter(events, N);
-    events[LAST] = (sp_event){.start = SP_GFN_LIMIT, .npages = 1, .shared = 1};
+    events[LAST] = (sp_event){.start = UINT64_C(1) << 29, .npages = SP_GFN_LIMIT, .shared = 1};
     CHECK_EQ(sp_tracker_apply(tracker, events, N, &changed, &bad), SP_RANGE);
     CHECK_EQ(bad, LAST);
     CHECK_STR(engine_of(tracker), "interval");
     CHECK_EQ(sp_tracker_count(tracker), 1);
-    events[LAST].start = UINT64_C(1) << 40;
+    events[LAST].npages = 1;
     uint64_t refused = 0;
     for (uint64_t nth = 1; !check_failed(); nth++) {
         alloc_arm(&alloc, nth, 1);
@@ -187,6 +187,52 @@ static void long_batches_leave_no_trace_of_who_made_them(void)
     CHECK_EQ(tracker_live(tracker), tracker_reachable(tracker));
     sp_tracker_free(tracker);
     CHECK_EQ(alloc_blocks(&alloc), 0);
+}
+
+/* An allocator that remembers the most bytes live. */
+typedef struct peak {
+    test_alloc alloc;
+    uint64_t bytes;
+} peak;
+
+static void *peak_alloc(void *context, size_t bytes, int zeroed)
+{
+    peak *p = context;
+    void *block = p->alloc.hook.alloc(p->alloc.hook.context, bytes, zeroed);
+    p->bytes = sp_max(p->bytes, alloc_bytes(&p->alloc));
+    return block;
+}
+
+static void peak_free(void *context, void *block, size_t bytes)
+{
+    peak *p = context;
+    p->alloc.hook.free(p->alloc.hook.context, block, bytes);
+}
+
+/* A page in every 2^40 takes roaring's engine some 2,500 bytes: such batches are made on runs, and
+ * so are those that are put into a set of such pages. */
+static void far_batches_are_made_on_runs(void)
+{
+    enum { N = 4000, BYTES = 400 };
+    static sp_event events[N];
+    for (unsigned far = 0; far < 2; far++) {
+        peak p = {.bytes = 0};
+        const sp_allocator hook = {.alloc = peak_alloc, .free = peak_free, .context = &p};
+        uint64_t changed;
+        size_t bad;
+        sp_tracker *tracker = NULL;
+        alloc_init(&p.alloc);
+        CHECK_EQ(sp_tracker_new(&hook, NULL, SP_GFN_LIMIT, false, &tracker), SP_OK);
+        for (uint64_t i = 0; far && i < N; i++)
+            tracker_convert(tracker, i << 40, 1, true);
+        for (uint64_t i = 0; i < N; i++)
+            events[i] = (sp_event){.start = far ? 2 * i : i << 40, .npages = 1, .shared = 1};
+        CHECK_EQ(sp_tracker_apply(tracker, events, N, &changed, &bad), SP_OK);
+        CHECK_EQ(sp_tracker_count(tracker), far ? 2 * N - 1 : N);
+        CHECK(p.bytes < (uint64_t)N * BYTES);
+        sp_tracker_free(tracker);
+        CHECK_EQ(alloc_blocks(&p.alloc), 0);
+    }
 }
 
 /* ---- the estimate ---- */
@@ -238,6 +284,7 @@ int main(void)
     RUN(what_becomes_small_is_held_small);
     RUN(it_stays_where_memory_is_short);
     RUN(long_batches_leave_no_trace_of_who_made_them);
+    RUN(far_batches_are_made_on_runs);
     RUN(estimates_are_near);
     return check_close();
 }
