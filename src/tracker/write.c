@@ -218,7 +218,8 @@ sp_status sp_tracker_apply(sp_tracker *tracker, const sp_event *events, size_t n
     status = apply_each(tracker, events, n, changed, bad);
     if (!status)
         status = sp_changes_ready(&tracker->changes, &tracker->pending, &tracker->keeper);
-    if (status) {
+    /* A batch that changed nothing may have changed the engine. */
+    if (status || !*changed) {
         sp_root made = sp_root_of(&tracker->set);
         sp_epoch_undo(&tracker->epoch, &savepoint, &made);
         tracker->set = before;

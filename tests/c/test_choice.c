@@ -189,6 +189,32 @@ static void long_batches_leave_no_trace_of_who_made_them(void)
     CHECK_EQ(alloc_blocks(&alloc), 0);
 }
 
+/* A long batch that changes nothing leaves the nodes that the newest version shares. */
+static void long_batches_of_nothing_copy_nothing(void)
+{
+    enum { N = 2000 };
+    static sp_event events[N];
+    uint64_t changed;
+    size_t bad;
+    test_alloc alloc;
+    alloc_init(&alloc);
+    sp_tracker *tracker = automatic(&alloc);
+    for (uint64_t i = 0; i < N; i++) {
+        events[i] = (sp_event){.start = i << 18, .npages = 1, .shared = 1};
+        tracker_convert(tracker, i << 18, 1, true);
+    }
+    sp_snapshot taken = tracker_take(tracker);
+    sp_set published = sp_snapshot_set(&taken);
+    uint64_t bytes = alloc_bytes(&alloc);
+    CHECK_EQ(sp_tracker_apply(tracker, events, N, &changed, &bad), SP_OK);
+    CHECK_EQ(changed, 0);
+    CHECK_EQ(tracker->set.root, published.root);
+    CHECK_EQ(alloc_bytes(&alloc), bytes);
+    sp_snapshot_release(&taken);
+    sp_tracker_free(tracker);
+    CHECK_EQ(alloc_blocks(&alloc), 0);
+}
+
 /* An allocator that remembers the most bytes live. */
 typedef struct peak {
     test_alloc alloc;
@@ -284,6 +310,7 @@ int main(void)
     RUN(what_becomes_small_is_held_small);
     RUN(it_stays_where_memory_is_short);
     RUN(long_batches_leave_no_trace_of_who_made_them);
+    RUN(long_batches_of_nothing_copy_nothing);
     RUN(far_batches_are_made_on_runs);
     RUN(estimates_are_near);
     return check_close();
