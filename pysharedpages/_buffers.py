@@ -123,13 +123,7 @@ def _as_array(given: Any, what: str) -> NDArray[Any]:
 
 
 def _as_words(given: Any, what: str) -> NDArray[np.uint64]:
-    if isinstance(given, (list, tuple)):
-        try:
-            data = np.array(given) if len(given) else np.empty(0, np.uint64)
-        except OverflowError as error:
-            raise RangeError(f"{what}: {error}") from None
-    else:
-        data = _as_array(given, what)
+    data = _of_list(given, what) if isinstance(given, (list, tuple)) else _as_array(given, what)
     kind = data.dtype.kind
     if kind not in "ui" or not data.dtype.isnative:
         raise TypeError(f"{what} must be native uint64, not {data.dtype}")
@@ -143,6 +137,21 @@ def _as_words(given: Any, what: str) -> NDArray[np.uint64]:
             raise FormatError(text, offset=data.nbytes)
         return np.ascontiguousarray(data).reshape(-1).view(np.uint64)
     return data.astype(np.uint64, copy=False)
+
+
+def _of_list(given: list[Any] | tuple[Any, ...], what: str) -> NDArray[Any]:
+    try:
+        data = np.array(given) if len(given) else np.empty(0, np.uint64)
+    except OverflowError as error:
+        raise RangeError(f"{what}: {error}") from None
+    except ValueError as error:
+        raise FormatError(f"{what} are rows of different lengths: {error}") from None
+    if data.dtype.kind in "fO":  # what NumPy makes of integers that no one type of its own holds
+        flat = np.array(given, np.object_).reshape(-1).tolist()
+        for value in flat if all(type(each) is int for each in flat) else ():
+            if not 0 <= value < 1 << 64:
+                raise RangeError(f"{what} hold {value}, not in [0, {1 << 64})")
+    return data
 
 
 def _as_records(given: Any, dtype: np.dtype[np.void], what: str) -> NDArray[np.void]:

@@ -450,7 +450,10 @@ cdef class PageSet:
             if done < n:
                 raise IndexError(f"position {done} holds an index beyond a set of {count} pages")
             return gfns
-        at = PyNumber_Index(index)
+        try:
+            at = PyNumber_Index(index)
+        except TypeError:
+            raise TypeError(f"index must be an integer, not {type(index).__name__}") from None
         at += count if at < 0 else 0
         if not 0 <= at < count:
             raise IndexError(f"index {index} of a set of {count} pages")

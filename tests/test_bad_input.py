@@ -132,6 +132,31 @@ def test_events_of_other_types(pages: SharedPages, batch: Any) -> None:
     unchanged(pages, before)
 
 
+@pytest.mark.parametrize("value", [1 << 64, 1 << 70, -(1 << 70), -(1 << 63) - 1])
+def test_lists_of_integers_beyond_64_bits(value: int) -> None:
+    for given in ([value], [1, value, 2], (value,)):
+        with pytest.raises(RangeError) as raised:
+            PageSet.from_pages(given)
+        names(raised.value, {value}, {1 << 64})
+    with pytest.raises(RangeError) as raised:
+        PageSet.from_ranges([(0, 1), (1, value)])
+    names(raised.value, {value}, {1 << 64})
+
+
+def test_lists_of_two_signs_and_of_floats() -> None:
+    with pytest.raises(RangeError, match="-1"):
+        PageSet.from_pages([1 << 63, -1])
+    others: list[Any] = [[1 << 70, 0.5], [0.0, 1], [1 << 63, None]]
+    for given in others:
+        with pytest.raises(TypeError, match="native uint64"):
+            PageSet.from_pages(given)
+
+
+def test_rows_of_different_lengths() -> None:
+    with pytest.raises(FormatError, match="lengths"):
+        PageSet.from_ranges([(1, 2), (3,)])  # type: ignore[arg-type]
+
+
 def test_events_of_neither_status(pages: SharedPages) -> None:
     before = pages.snapshot()
     batch = events((1, 1, True), (30, 1, True))

@@ -131,6 +131,13 @@ def test_arrays_of_other_types(ask: Callable[[Any], object], given: Any) -> None
         ask(given)
 
 
+@pytest.mark.parametrize("given", [1.0, "1", None, np.float64(1), np.bool_(True)], ids=type)
+@pytest.mark.parametrize("ask", [SAMPLE.select, SAMPLE.__getitem__], ids=["select", "[]"])
+def test_an_index_is_an_integer(ask: Callable[[Any], object], given: Any) -> None:
+    with pytest.raises(TypeError, match="index must be an integer, not "):
+        ask(given)
+
+
 def test_an_array_is_no_index() -> None:
     with pytest.raises(TypeError, match="select"):
         SAMPLE[np.array([1, 2])]
