@@ -8,7 +8,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +173,36 @@ def test_what_is_no_regular_file_is_left_alone(path: Path) -> None:
     assert stat.S_ISFIFO(path.stat().st_mode)
 
 
+def test_a_folder_that_cannot_be_read_is_saved_to(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the file is in its place, saving has not failed."""
+    real = os.open
+
+    def unreadable(name: Any, flags: int, *rest: int) -> int:
+        if flags & os.O_DIRECTORY:
+            raise PermissionError(13, "Permission denied", name)
+        return real(name, flags, *rest)
+
+    monkeypatch.setattr("pysharedpages.io.replacing.os.open", unreadable)
+    pageio.save(path, SMALL)
+    assert pageio.load(path) == SMALL
+
+
+def test_errors_name_the_file_that_was_asked_for(path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        pageio.save(path / "below", SMALL)
+    assert caught.value.filename == str(path / "below")
+
+
+def test_the_name_of_a_data_file_is_text(path: Path) -> None:
+    with pytest.raises(TypeError, match="data_file must be str, not int"):
+        pageio.save(path, SMALL, data_file=5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="surrogate"):
+        pageio.save(path, SMALL, data_file="\udc80")
+    assert not path.exists()
+
+
 def test_what_is_no_set_is_not_saved(path: Path) -> None:
     for given in ([1, 2], None, b"", ranges((1, 2))):
         with pytest.raises(TypeError, match="PageSet"):
@@ -230,6 +260,7 @@ def test_damage(path: Path, whole: bool, scale: float) -> None:
         (b"[" * 100_000, "JSON"),
         (b"\xff\xfe", "JSON"),
         (b"[]", "JSON"),
+        (json.dumps({"blobs": [entry(4, 30)]}).encode("utf-16"), "JSON"),
         (b'{"blobs": 7}', "JSON"),
         (b'{"blobs": "deletion-vector-v1"}', "JSON"),
         (b'{"blobs": []}', "no blob"),
@@ -368,10 +399,32 @@ def test_a_mapped_set_that_is_closed(path: Path) -> None:
 def test_windows_out_of_bounds(path: Path) -> None:
     pageio.save(path, SMALL)
     with pageio.load(path, mmap=True) as mapped:
-        for window in ((5, 4), (-1, 4), (0, GFN_LIMIT + 1)):
+        windows = [((5, 4), r"\[5, 4\)"), ((-1, 4), "start is -1"), ((0, GFN_LIMIT + 1), "stop is")]
+        for window, what in windows:
             for attempt in (mapped.count, mapped.ranges, mapped.pageset):
-                with pytest.raises(RangeError, match="range"):
+                with pytest.raises(RangeError, match=what):
                     attempt(*window)
         for gfn in (-1, GFN_LIMIT):
             with pytest.raises(RangeError, match="gfn"):
                 assert gfn in mapped
+        others: list[Any] = [1.0, "1", [1], np.float64(1), np.bool_(True)]
+        asked: list[Callable[[Any], object]] = [
+            *(mapped.count, mapped.ranges, mapped.pageset, mapped.__contains__)
+        ]
+        for given in others:
+            for ask in asked:
+                with pytest.raises(TypeError, match="must be an integer, not"):
+                    ask(given)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int32, np.uint32, np.uint64])
+def test_windows_of_numpy_integers(path: Path, kind: Any) -> None:
+    """They are what ranges() is made of, and wrap where Python's do not."""
+    pageio.save(path, SMALL)
+    with pageio.load(path, mmap=True) as mapped:
+        window = kind(0), kind(100)
+        assert mapped.count(*window) == 2
+        assert mapped.ranges(*window).tolist() == [[1, 2], [5, 6]]
+        assert len(mapped.pageset(*window)) == 2
+        assert kind(5) in mapped
+        assert kind(6) not in mapped

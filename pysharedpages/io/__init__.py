@@ -37,13 +37,17 @@ def save(path: _Path, pageset: PageSet, *, data_file: str = "") -> None:
 
     The file appears whole, in the place of one that is there and with its permissions, once it is
     on the disk; a failure leaves what was there, and nothing else. A link stays a link: what it
-    names is replaced. `data_file` is the blob's property `referenced-data-file`.
+    names is replaced. A process that is killed meanwhile may leave a file `.*.part` beside it.
+    `data_file` is the blob's property `referenced-data-file`.
 
     Raises `RangeError` for a set of more than 2^31 - 1 bytes, which the format cannot hold, and
     `OSError`, also where `path` is there and no regular file.
     """
     if not isinstance(pageset, PageSet):
         raise TypeError(f"what is saved is a PageSet, not {type(pageset).__name__}")
+    if not isinstance(data_file, str):
+        raise TypeError(f"data_file must be str, not {type(data_file).__name__}")
+    data_file.encode("utf-8")  # UnicodeEncodeError, a ValueError, for lone surrogates
     replace_file(path, framed(pageset.to_roaring(64), len(pageset), data_file))
 
 

@@ -185,7 +185,7 @@ def _integer(source: Source, start: int, blob: dict[str, Any], key: str) -> int:
 
 def _the_blob(source: Source, start: int, payload: bytes) -> dict[str, Any]:
     try:
-        footer = json.loads(payload)
+        footer = json.loads(str(payload, "utf-8"))  # bytes might be UTF-16 to it
         blobs = [blob for blob in footer["blobs"] if blob["type"] == _TYPE]
         first: dict[str, Any] = blobs[0]
     except IndexError:

@@ -6,7 +6,8 @@ import os
 import struct
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Final
+from operator import index
+from typing import Final, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,15 +67,14 @@ class MappedSet:
     def __bool__(self) -> bool:
         return len(self) > 0
 
-    def __contains__(self, gfn: int) -> bool:
-        if not 0 <= gfn < _LIMIT:
-            raise RangeError(f"gfn is {gfn}, not in [0, {_LIMIT})")
-        at = int(np.searchsorted(self._index.keys, np.uint64(gfn >> _BITS)))
-        if at == len(self._index.keys) or int(self._index.keys[at]) != gfn >> _BITS:
+    def __contains__(self, gfn: SupportsIndex) -> bool:
+        page = _bounded(gfn, _LIMIT - 1, "gfn")
+        at = int(np.searchsorted(self._index.keys, np.uint64(page >> _BITS)))
+        if at == len(self._index.keys) or int(self._index.keys[at]) != page >> _BITS:
             return False
-        return gfn in self._read(at, at + 1)
+        return page in self._read(at, at + 1)
 
-    def count(self, start: int | None = None, stop: int | None = None) -> int:
+    def count(self, start: SupportsIndex | None = None, stop: SupportsIndex | None = None) -> int:
         """Members in [start, stop). O(log n), and reads at most two containers."""
         first, end = _window(start, stop)
         low, high = self._rows(first, end)
@@ -85,12 +85,16 @@ class MappedSet:
                 total += self._read(at, at + 1).count(first, end) - int(self._index.counts[at])
         return total
 
-    def ranges(self, start: int | None = None, stop: int | None = None) -> NDArray[np.uint64]:
+    def ranges(
+        self, start: SupportsIndex | None = None, stop: SupportsIndex | None = None
+    ) -> NDArray[np.uint64]:
         """The members in [start, stop) as ranges; reads the containers there alone."""
         first, end = _window(start, stop)
         return self._read(*self._rows(first, end)).ranges(first, end)
 
-    def pageset(self, start: int | None = None, stop: int | None = None) -> PageSet:
+    def pageset(
+        self, start: SupportsIndex | None = None, stop: SupportsIndex | None = None
+    ) -> PageSet:
         """The members in [start, stop) in memory; FormatError for what turns out to be wrong."""
         first, end = _window(start, stop)
         pages = self._read(*self._rows(first, end))
@@ -156,8 +160,20 @@ class MappedSet:
         return struct.pack("<QI", 1, int(index.keys[low]) >> _BITS) + head
 
 
-def _window(start: int | None, stop: int | None) -> tuple[int, int]:
-    first, end = start or 0, _LIMIT if stop is None else stop
-    if not 0 <= first <= end <= _LIMIT:
-        raise RangeError(f"the range [{first}, {end}) is inverted or not within [0, {_LIMIT})")
+def _window(start: SupportsIndex | None, stop: SupportsIndex | None) -> tuple[int, int]:
+    first = 0 if start is None else _bounded(start, _LIMIT, "start")
+    end = _LIMIT if stop is None else _bounded(stop, _LIMIT, "stop")
+    if first > end:
+        raise RangeError(f"the range [{first}, {end}) is inverted")
     return first, end
+
+
+def _bounded(given: SupportsIndex, most: int, what: str) -> int:
+    """An int, whatever kind of integer was given: NumPy's would wrap in what is computed of it."""
+    try:
+        value = index(given)
+    except TypeError:
+        raise TypeError(f"{what} must be an integer, not {type(given).__name__}") from None
+    if not 0 <= value <= most:
+        raise RangeError(f"{what} is {value}, " + ("below 0" if value < 0 else f"above {most}"))
+    return value

@@ -17,11 +17,11 @@ def replace_file(path: str | os.PathLike[str], pieces: Iterable[bytes]) -> None:
 
     What is replaced gives its permissions on; a new file gets those of any other.
     """
-    target = os.path.realpath(path)
+    target = os.path.realpath(os.fsdecode(path))
     folder = os.path.dirname(target)
     mode = _mode_of(target)
     part = os.path.join(folder, f".{secrets.token_hex(8)}.part")
-    file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    file = _create(part, target)
     try:
         with open(file, "wb", buffering=0) as out:
             if mode is not None:
@@ -49,11 +49,22 @@ def _mode_of(target: str) -> int | None:
     return stat.S_IMODE(status.st_mode)
 
 
-def _sync_folder(folder: str) -> None:
-    """Make the new name last; a file system that cannot sync folders keeps its own promises."""
-    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _create(part: str, target: str) -> int:
     try:
-        with suppress(OSError):
+        return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        error.filename = target
+        raise
+
+
+def _sync_folder(folder: str) -> None:
+    """Make the new name last, as far as can be: the file is in its place, so nothing fails here.
+
+    A folder may be one that we can write to but not read, or on a file system that cannot sync it.
+    """
+    with suppress(OSError):
+        place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
             os.fsync(place)
-    finally:
-        os.close(place)
+        finally:
+            os.close(place)
