@@ -25,13 +25,37 @@
  * until that is two conversions for each run, or the set has become another one. */
 #define MOST_PATIENCE 4u
 
+/* Conversions after which to look at a set of so many runs again. */
+static uint64_t due_of(const sp_tracker *tracker, uint64_t runs)
+{
+    return sp_max(runs / 8, LEAST_TURNS) << tracker->patience;
+}
+
 void sp_tracker_chosen(sp_tracker *tracker, uint64_t weight)
 {
-    uint64_t turns = sp_set_nranges(tracker->epoch.open.kernels, &tracker->set) / 8;
     tracker->turns = 0;
-    tracker->due = sp_max(turns, LEAST_TURNS) << tracker->patience;
+    tracker->due = due_of(tracker, sp_set_nranges(tracker->epoch.open.kernels, &tracker->set));
     tracker->weight = weight;
     tracker->size = sp_set_count(&tracker->set);
+}
+
+/* Fewer runs than there were, which are counted without a walk: the nodes of versions that are held
+ * hide that those of the open one are few. */
+static bool has_shrunk(const sp_tracker *tracker)
+{
+    const sp_set *set = &tracker->set;
+    return set->engine == &sp_engine_interval && tracker->turns >= LEAST_TURNS &&
+           tracker->turns >= due_of(tracker, sp_set_nranges(tracker->epoch.open.kernels, set));
+}
+
+bool sp_tracker_is_due(const sp_tracker *tracker)
+{
+    if (!tracker->automatic)
+        return false;
+    uint64_t weight = sp_tracker_weight(tracker);
+    return tracker->turns >= tracker->due || sp_set_count(&tracker->set) < tracker->size / 2 ||
+           weight < tracker->weight / 2 || weight > 2 * tracker->weight + 1024 ||
+           has_shrunk(tracker);
 }
 
 /* Holds the open version by another engine, if memory allows; *weight is that of its nodes. */

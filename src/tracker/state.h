@@ -55,16 +55,10 @@ static inline uint64_t sp_tracker_weight(const sp_tracker *tracker)
     return sp_load(&tracker->epoch.nodes.bytes, relaxed);
 }
 
-/* True if the engine of the open version should be chosen anew: much was converted since, or half
- * of the pages or of the nodes are gone, or there are twice as many nodes; one call may do that. */
-static inline bool sp_tracker_is_due(const sp_tracker *tracker)
-{
-    if (!tracker->automatic)
-        return false;
-    uint64_t weight = sp_tracker_weight(tracker);
-    return tracker->turns >= tracker->due || sp_set_count(&tracker->set) < tracker->size / 2 ||
-           weight < tracker->weight / 2 || weight > 2 * tracker->weight + 1024;
-}
+/* True if the engine of the open version should be chosen anew: much was converted since, beside
+ * what it has or had, or half of the pages or of the nodes are gone, or there are twice as many
+ * nodes; one call may do that.  O(1). */
+bool sp_tracker_is_due(const sp_tracker *tracker);
 
 /* Lets the other engine hold the open version, if that takes clearly fewer bytes and memory allows.
  * What is published stays as it is.  With the lock held, and no transaction under way. */

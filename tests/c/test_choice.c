@@ -189,6 +189,34 @@ static void long_batches_leave_no_trace_of_who_made_them(void)
     CHECK_EQ(alloc_blocks(&alloc), 0);
 }
 
+/* A set of many runs that melt together and of which another is made, while its old nodes are held:
+ * it is looked at for what it is now. */
+static void what_is_held_hides_nothing(void)
+{
+    enum { N = 100000 };
+    static sp_range ranges[N];
+    const uint64_t step = 200000;
+    uint64_t changed;
+    size_t bad;
+    test_alloc alloc;
+    alloc_init(&alloc);
+    sp_tracker *tracker = automatic(&alloc);
+    for (uint64_t i = 0; i < N; i++)
+        ranges[i] = (sp_range){step * i, step * i + step / 2};
+    CHECK_EQ(sp_tracker_set_list(tracker, ranges, N, &changed, &bad), SP_OK);
+    CHECK_STR(engine_of(tracker), "interval");
+    sp_snapshot held = tracker_take(tracker);
+    tracker_convert(tracker, 0, step * N, true);
+    for (uint64_t i = 0; i < N / 10; i++)
+        tracker_convert(tracker, 2 * i, 1, false);
+    sp_snapshot taken = tracker_take(tracker);
+    CHECK_STR(engine_of(tracker), "roaring");
+    sp_snapshot_release(&taken);
+    sp_snapshot_release(&held);
+    sp_tracker_free(tracker);
+    CHECK_EQ(alloc_blocks(&alloc), 0);
+}
+
 /* A long batch that changes nothing leaves the nodes that the newest version shares. */
 static void long_batches_of_nothing_copy_nothing(void)
 {
@@ -310,6 +338,7 @@ int main(void)
     RUN(what_becomes_small_is_held_small);
     RUN(it_stays_where_memory_is_short);
     RUN(long_batches_leave_no_trace_of_who_made_them);
+    RUN(what_is_held_hides_nothing);
     RUN(long_batches_of_nothing_copy_nothing);
     RUN(far_batches_are_made_on_runs);
     RUN(estimates_are_near);
