@@ -31,6 +31,7 @@ from cpython.ref cimport PyObject
 from libc.stdlib cimport calloc, free
 
 cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
     # Declared without its error return, which index_of looks at itself.
     uint64_t PyLong_AsUnsignedLongLong(PyObject *number)
 
@@ -227,8 +228,8 @@ cdef Pin in_roaring(Pin pin):
     return adopt(pages).pin
 
 
-cdef bytes roaring_of(Pin given, bint wide):
-    """A set in the portable Roaring format."""
+cdef bytes roaring_of(Pin given, bint wide, uint64_t most):
+    """A set in the portable Roaring format, if that is at most so many bytes."""
     cdef Pin pin = in_roaring(given)
     cdef sp_portable plan
     cdef sp_status status
@@ -245,6 +246,8 @@ cdef bytes roaring_of(Pin given, bint wide):
             last = sp_set_select(&pin.set, sp_set_count(&pin.set) - 1)
             raise RangeError(f"gfn {last} needs more than 32 bits")
         check(status, None)
+        if sp_portable_bytes(&plan) > most:
+            raise RangeError(f"the set takes {sp_portable_bytes(&plan)} bytes, more than {most}")
         octets = PyBytes_FromStringAndSize(NULL, sp_portable_bytes(&plan))
         out = <uint8_t *>PyBytes_AS_STRING(octets)
         if short:
@@ -600,7 +603,7 @@ cdef class PageSet:
         RangeError if a member needs more than 32 bits.
         Source: github.com/RoaringBitmap/RoaringFormatSpec.
         """
-        return roaring_of(self.held(), width_of(bits) == 64)
+        return roaring_of(self.held(), width_of(bits) == 64, PY_SSIZE_T_MAX)
 
     def __arrow_c_schema__(self):
         """struct<start: uint64 not null, stop: uint64 not null>, as a capsule."""
@@ -810,6 +813,11 @@ cdef bint roaring_is_shorter(PageSet pages) except -1:
     if not pages:
         return False
     return 2 * pages.nranges > 3 * ((pages.max() >> 16) - (pages.min() >> 16) + 1)
+
+
+def roaring_within(PageSet pages not None, size_t most):
+    """Its `to_roaring()`; RangeError, before anything is made, if that is more than `most` bytes."""
+    return roaring_of(pages.held(), True, most)
 
 
 def unpickled(form, data):

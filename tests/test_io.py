@@ -203,6 +203,14 @@ def test_the_name_of_a_data_file_is_text(path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_set_that_no_file_can_hold(path: Path) -> None:
+    """It is refused by its size, before a byte of it is made."""
+    for most in (1 << 44, GFN_LIMIT):
+        with pytest.raises(RangeError, match=f"more than {(1 << 31) - 5}"):
+            pageio.save(path, PageSet.from_ranges(ranges((0, most))))
+    assert os.listdir(path.parent) == []
+
+
 def test_what_is_no_set_is_not_saved(path: Path) -> None:
     for given in ([1, 2], None, b"", ranges((1, 2))):
         with pytest.raises(TypeError, match="PageSet"):

@@ -168,7 +168,8 @@ def _ranges_of(data: bytes) -> NDArray[np.uint64]:
         }[version]
         shape, fortran, dtype = header(file)
     except _NO_HEADER as error:
-        raise FormatError(f"no header of a .npy file: {error}", offset=0) from None
+        what = f"no header of a .npy file of version 1 or 2: {type(error).__name__}"
+        raise FormatError(what, offset=0) from None
     start = file.tell()
     if dtype != np.dtype("<u8") or len(shape) != 2 or shape[1] != 2 or fortran:
         text = f"ranges are (n, 2) in C order of uint64, not {shape} of {dtype}"

@@ -21,9 +21,9 @@ from __future__ import annotations
 import os
 from typing import Literal, TypeAlias, overload
 
-from pysharedpages._core import PageSet
+from pysharedpages._core import PageSet, roaring_within
 from pysharedpages.errors import FormatError
-from pysharedpages.io.framing import Source, framed, locate
+from pysharedpages.io.framing import MOST, Source, framed, locate
 from pysharedpages.io.mapped import MappedSet
 from pysharedpages.io.replacing import replace_file
 
@@ -48,7 +48,7 @@ def save(path: _Path, pageset: PageSet, *, data_file: str = "") -> None:
     if not isinstance(data_file, str):
         raise TypeError(f"data_file must be str, not {type(data_file).__name__}")
     data_file.encode("utf-8")  # UnicodeEncodeError, a ValueError, for lone surrogates
-    replace_file(path, framed(pageset.to_roaring(64), len(pageset), data_file))
+    replace_file(path, framed(roaring_within(pageset, MOST), len(pageset), data_file))
 
 
 @overload

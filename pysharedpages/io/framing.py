@@ -15,14 +15,15 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pysharedpages.errors import FormatError, RangeError
+from pysharedpages.errors import FormatError
 
-__all__ = ["MAGIC", "Place", "Source", "framed", "is_framed", "locate"]
+__all__ = ["MAGIC", "MOST", "Place", "Source", "framed", "is_framed", "locate"]
 
 MAGIC: Final = b"\xd1\xd3\x39\x64"
 _PUFFIN: Final = b"PFA1"
 _TYPE: Final = "deletion-vector-v1"
-_MOST: Final = (1 << 31) - 1
+MOST: Final = (1 << 31) - 1 - len(MAGIC)
+"""Bytes of a vector: a length of 31 bits counts the magic too."""
 _FRAME: Final = 12
 """Bytes of a blob that are not the vector: length, magic, CRC."""
 _FOOTER: Final = 12
@@ -39,8 +40,6 @@ def is_framed(head: bytes) -> bool:
 def framed(vector: bytes, count: int, data_file: str) -> list[bytes]:
     """A Puffin file, in pieces, with a set of `count` pages that is so serialised."""
     length = len(MAGIC) + len(vector)
-    if length > _MOST:
-        raise RangeError(f"the set takes {len(vector)} bytes: a file holds at most {_MOST - 4}")
     crc = zlib.crc32(vector, zlib.crc32(MAGIC))
     blob = {
         "type": _TYPE,
