@@ -580,20 +580,23 @@ cdef class PageSet:
         cdef uint64_t first = bounded(start, LIMIT, "start")
         cdef uint64_t n = bounded(npages, LIMIT, "npages"), size = (n + 63) // 64 * 8
         cdef Lease data
+        cdef bint direct = False
         if n > LIMIT - first:
             raise RangeError(f"{n} pages from gfn {first} go beyond {LIMIT}")
         if out is not None:
             data = Lease(out, True)
             if <uint64_t>data.view.len < size:
                 raise FormatError(f"the output has {data.view.len} bytes, {n} pages need {size}")
-        words = _np.empty(size // 8, _np.uint64)
-        bits = words.view(_np.uint8)
-        data = Lease(words, True)
+            direct = <size_t>data.view.buf % sizeof(uint64_t) == 0
+        words = None if direct else _np.empty(size // 8, _np.uint64)
+        if not direct:
+            data = Lease(words, True)
         with nogil:
             sp_set_bitmap_into(sp_kernels_active(), &pin.set, first, n, <uint64_t *>data.view.buf)
         if out is None:
-            return bits
-        memoryview(out).cast("B")[:size] = bits
+            return words.view(_np.uint8)
+        if not direct:
+            memoryview(out).cast("B")[:size] = words.view(_np.uint8)
         return out
 
     def to_roaring(self, bits=64):

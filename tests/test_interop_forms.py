@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +242,23 @@ def test_the_v8_bitmap_by_hand() -> None:
     shared = PageSet.from_pages(gfns(1, 4, 5))
     private = PageSet.from_ranges(shared.gaps(0, 8))
     assert private.to_bitmap(0, 8).tobytes().hex() == "cd00000000000000"
+
+
+@pytest.mark.parametrize("shift", [0, 1, 4, 8])
+def test_a_bitmap_is_written_to_where_it_is_asked(shift: int) -> None:
+    """At any address, aligned or not, and into nothing around it."""
+    pages = PageSet.from_ranges([(0, 1), (63, 70), (127, 128)])
+    room = np.full(64, 0xAA, np.uint8)
+    out = room[shift : shift + 24]
+    assert pages.to_bitmap(0, 100, out=out) is out
+    assert out[:16].tobytes() == pages.to_bitmap(0, 100).tobytes()
+    assert np.delete(room, slice(shift, shift + 16)).tolist() == [0xAA] * 48
+
+
+def test_a_bitmap_into_a_buffer_takes_no_memory() -> None:
+    pages, out = PageSet.from_ranges([(5, 1 << 20)]), np.empty(1 << 20, np.uint8)
+    tracemalloc.start()
+    pages.to_bitmap(0, 1 << 23, out=out)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 16
