@@ -94,7 +94,8 @@ static uint64_t estimate_roaring(const sp_kernels *k, const sp_set *set, uint64_
     return outline_bytes(&o);
 }
 
-/* Packed full and narrow: wide leaves are those of few runs. */
+/* Packed full and narrow.  Runs so far apart that leaves are wide take more; but roaring, with nodes
+ * on the way to each, takes more yet. */
 static uint64_t estimate_interval(uint64_t runs)
 {
     enum { RUN = sizeof(sp_narrow_run), LEAF = sizeof(sp_interval_leaf) };

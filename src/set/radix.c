@@ -193,14 +193,6 @@ void sp_radix_walk(sp_ref ref, uint64_t level, uint64_t floor, sp_node_fn visit,
     visit(context, sp_ref_node(ref));
 }
 
-/* Nodes of a large set are anywhere in memory, and one is soon looked through. */
-static void prefetch_children(sp_ref ref)
-{
-    if (!is_flat(ref))
-        for (unsigned i = 0; i < FANOUT; i += 64 / sizeof(sp_ref))
-            __builtin_prefetch(&as_inner(ref)->child[i]);
-}
-
 static sp_status leaves_below(sp_ref ref, uint64_t level, uint64_t base, sp_leaves_fn visit,
                               void *context)
 {
@@ -212,13 +204,10 @@ static sp_status leaves_below(sp_ref ref, uint64_t level, uint64_t base, sp_leav
     if (level == 1)
         return visit(context, base, child, FANOUT);
     sp_status status = SP_OK;
-    for (unsigned i = 0; !status && i < FANOUT; i++) {
-        if (level == 2 && i + 1 < FANOUT)
-            prefetch_children(child[i + 1]);
+    for (unsigned i = 0; !status && i < FANOUT; i++)
         if (child[i] != SP_EMPTY)
             status = leaves_below(child[i], level - 1, base + i * level_span(level - 1), visit,
                                   context);
-    }
     return status;
 }
 

@@ -55,6 +55,19 @@ void sp_radix_drop(sp_edit *edit, sp_ref ref, uint64_t level);
 /* Lowers a set whose root has members in its first child only.  Cannot fail. */
 void sp_radix_lower(sp_edit *edit, sp_set *set);
 
+/* ---- steps of an edit, none of which changes a member ---- */
+
+/* Makes *ref an inner node of ours with the members it has.  SP_NOMEM. */
+SP_MUST_CHECK sp_status sp_radix_own(sp_edit *edit, sp_ref *ref, uint64_t level);
+/* Makes the set cover `last`.  SP_NOMEM. */
+SP_MUST_CHECK sp_status sp_radix_heighten(sp_edit *edit, sp_set *set, uint64_t last);
+/* Turns an inner node of ours that has become empty or full into a flat ref. */
+void sp_radix_collapse(sp_edit *edit, sp_ref *ref, uint64_t level);
+/* Undoes what a failed edit of pages [lo, hi] opened along its edges. */
+void sp_radix_settle(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo, uint64_t hi);
+
+/* ---- the engine's functions ---- */
+
 sp_status sp_radix_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value);
 bool sp_radix_turn(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bool value,
                    sp_turned *turned);

@@ -9,10 +9,7 @@
  */
 #include "set/radix.h"
 
-#include <string.h>
-
-/* Makes *ref an inner node of ours with the members it has. */
-static sp_status own(sp_edit *edit, sp_ref *ref, uint64_t level)
+sp_status sp_radix_own(sp_edit *edit, sp_ref *ref, uint64_t level)
 {
     sp_inner *inner;
     if (is_flat(*ref)) {
@@ -60,7 +57,7 @@ static sp_status prepare(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo
         return SP_OK;
     if (!level)
         return sp_leaf_prepare(edit, ref, (uint32_t)lo, (uint32_t)hi, value);
-    sp_status status = own(edit, ref, level);
+    sp_status status = sp_radix_own(edit, ref, level);
     unsigned left = (unsigned)(lo >> level_bits(level - 1));
     unsigned right = (unsigned)(hi >> level_bits(level - 1));
     for (unsigned i = left; !status && i <= right; i += right > left ? right - left : 1) {
@@ -70,8 +67,7 @@ static sp_status prepare(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo
     return status;
 }
 
-/* Turns an inner node of ours that has become empty or full into a flat ref. */
-static void collapse(sp_edit *edit, sp_ref *ref, uint64_t level)
+void sp_radix_collapse(sp_edit *edit, sp_ref *ref, uint64_t level)
 {
     uint64_t pages = as_inner(*ref)->pages;
     if (pages == 0 || pages == level_span(level)) {
@@ -101,12 +97,11 @@ static int64_t commit(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo, u
         delta += commit(edit, &inner->child[i], level - 1, p.lo, p.hi, value);
     }
     inner->pages += (uint64_t)delta;
-    collapse(edit, ref, level);
+    sp_radix_collapse(edit, ref, level);
     return delta;
 }
 
-/* Undoes what a failed prepare opened along the edges. */
-static void settle(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo, uint64_t hi)
+void sp_radix_settle(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo, uint64_t hi)
 {
     if (is_flat(*ref) || covers(lo, hi, level))
         return;
@@ -120,9 +115,9 @@ static void settle(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t lo, uint
     unsigned right = (unsigned)(hi >> level_bits(level - 1));
     for (unsigned i = left; i <= right; i += right > left ? right - left : 1) {
         part p = part_of(i, lo, hi, level);
-        settle(edit, &as_inner(*ref)->child[i], level - 1, p.lo, p.hi);
+        sp_radix_settle(edit, &as_inner(*ref)->child[i], level - 1, p.lo, p.hi);
     }
-    collapse(edit, ref, level);
+    sp_radix_collapse(edit, ref, level);
 }
 
 void sp_radix_drop(sp_edit *edit, sp_ref ref, uint64_t level)
@@ -158,8 +153,7 @@ void sp_radix_lower(sp_edit *edit, sp_set *set)
     }
 }
 
-/* Makes the set cover `last`, its members unchanged. */
-static sp_status heighten(sp_edit *edit, sp_set *set, uint64_t last)
+sp_status sp_radix_heighten(sp_edit *edit, sp_set *set, uint64_t last)
 {
     while (last >> level_bits(set->height)) {
         if (set->root != SP_EMPTY) {
@@ -188,7 +182,7 @@ static sp_status assign_in_leaf(sp_edit *edit, sp_set *set, uint64_t start, uint
         path[level] = ref;
         if (settled(*ref, value))
             return SP_OK;
-        status = own(edit, ref, level);
+        status = sp_radix_own(edit, ref, level);
         if (!status)
             ref = &as_inner(*ref)->child[start >> level_bits(level - 1) & (FANOUT - 1)];
     }
@@ -197,12 +191,12 @@ static sp_status assign_in_leaf(sp_edit *edit, sp_set *set, uint64_t start, uint
                                 value, &delta);
     if (status) {
         uint64_t span = level_span(set->height);
-        settle(edit, &set->root, set->height, start & (span - 1), last & (span - 1));
+        sp_radix_settle(edit, &set->root, set->height, start & (span - 1), last & (span - 1));
         return status;
     }
     for (uint64_t level = 1; level <= set->height; level++) {
         as_inner(*path[level])->pages += (uint64_t)(int64_t)delta;
-        collapse(edit, path[level], level);
+        sp_radix_collapse(edit, path[level], level);
     }
     return SP_OK;
 }
@@ -214,7 +208,7 @@ static sp_status assign_across(sp_edit *edit, sp_set *set, uint64_t start, uint6
     if (!status)
         commit(edit, &set->root, set->height, start, last, value);
     else
-        settle(edit, &set->root, set->height, start, last);
+        sp_radix_settle(edit, &set->root, set->height, start, last);
     return status;
 }
 
@@ -223,7 +217,7 @@ sp_status sp_radix_assign(sp_edit *edit, sp_set *set, uint64_t start, uint64_t s
     uint64_t last = stop - 1;
     sp_status status = SP_OK;
     if (value)
-        status = heighten(edit, set, last);
+        status = sp_radix_heighten(edit, set, last);
     else if (start >> level_bits(set->height))
         return SP_OK;
     else
@@ -242,7 +236,7 @@ static bool own_path(sp_edit *edit, sp_set *set, uint64_t gfn, sp_ref **path)
 {
     sp_ref *ref = &set->root;
     for (uint64_t level = set->height; level; level--) {
-        if (own(edit, ref, level) != SP_OK)
+        if (sp_radix_own(edit, ref, level) != SP_OK)
             return false;
         path[level] = ref;
         ref = &as_inner(*ref)->child[gfn >> level_bits(level - 1) & (FANOUT - 1)];
@@ -257,7 +251,7 @@ static void count_path(sp_edit *edit, sp_set *set, sp_ref **path, uint64_t delta
     bool emptied = *path[0] == SP_EMPTY;
     for (uint64_t level = 1; level <= set->height; level++) {
         as_inner(*path[level])->pages += delta;
-        collapse(edit, path[level], level);
+        sp_radix_collapse(edit, path[level], level);
     }
     if (emptied)
         sp_radix_lower(edit, set);
@@ -296,173 +290,4 @@ bool sp_radix_turn(sp_edit *edit, sp_set *set, uint64_t start, uint64_t stop, bo
     if (turned->pages)
         count_path(edit, set, path, value ? turned->pages : 0 - turned->pages);
     return true;
-}
-
-/* Puts a leaf at base below *ref, whose path is ours. */
-static int64_t put_leaf(sp_edit *edit, sp_ref *ref, uint64_t level, uint64_t base, sp_ref leaf)
-{
-    if (!level) {
-        int64_t before = sp_leaf_count(*ref);
-        sp_leaf_retire(edit, *ref);
-        *ref = leaf;
-        return (int64_t)sp_leaf_count(leaf) - before;
-    }
-    unsigned i = base >> level_bits(level - 1) & (FANOUT - 1);
-    int64_t delta = put_leaf(edit, &as_inner(*ref)->child[i], level - 1, base, leaf);
-    as_inner(*ref)->pages += (uint64_t)delta;
-    collapse(edit, ref, level);
-    return delta;
-}
-
-/* Makes the path to the leaf at base ours; *slot is where the leaf is. */
-static sp_status open_leaf(sp_edit *edit, sp_set *set, uint64_t base, sp_ref **slot)
-{
-    sp_status status = heighten(edit, set, base);
-    sp_ref *ref = &set->root;
-    for (uint64_t level = set->height; !status && level; level--) {
-        status = own(edit, ref, level);
-        if (!status)
-            ref = &as_inner(*ref)->child[base >> level_bits(level - 1) & (FANOUT - 1)];
-    }
-    *slot = ref;
-    if (status && !(base >> level_bits(set->height)))
-        settle(edit, &set->root, set->height, base, base);
-    return status;
-}
-
-sp_status sp_radix_put_words(sp_edit *edit, sp_set *set, uint64_t base, const uint64_t *words)
-{
-    sp_ref leaf, *slot;
-    sp_status status = sp_leaf_from_words(edit, words, &leaf);
-    if (status)
-        return status;
-    status = open_leaf(edit, set, base, &slot);
-    if (status)
-        sp_leaf_retire(edit, leaf);
-    else
-        put_leaf(edit, &set->root, set->height, base, leaf);
-    sp_radix_lower(edit, set);
-    return status;
-}
-
-/* A node of 64 leaves, or what stands for it where it is full. */
-static sp_status gather_leaves(sp_edit *edit, const sp_ref leaves[FANOUT], sp_ref *out)
-{
-    uint64_t pages = 0;
-    for (unsigned i = 0; i < FANOUT; i++)
-        pages += sp_leaf_count(leaves[i]);
-    *out = SP_FULL;
-    if (pages == level_span(1))
-        return SP_OK;
-    sp_inner *inner = sp_edit_new(edit, SP_KIND_INNER, sizeof *inner);
-    if (!inner) {
-        for (unsigned i = 0; i < FANOUT; i++)
-            sp_leaf_retire(edit, leaves[i]);
-        return SP_NOMEM;
-    }
-    inner->pages = pages;
-    memcpy(inner->child, leaves, sizeof inner->child);
-    *out = sp_node_ref(inner);
-    return SP_OK;
-}
-
-sp_status sp_radix_put_leaves(sp_edit *edit, sp_set *set, uint64_t base,
-                              const sp_ref leaves[FANOUT])
-{
-    sp_ref node, *path[MAX_HEIGHT + 1], *ref = &set->root;
-    sp_status status = gather_leaves(edit, leaves, &node);
-    if (status)
-        return status;
-    uint64_t last = base + level_span(1) - 1;
-    status = heighten(edit, set, last);
-    for (uint64_t level = set->height; !status && level > 1; level--) {
-        path[level] = ref;
-        status = own(edit, ref, level);
-        if (!status)
-            ref = &as_inner(*ref)->child[base >> level_bits(level - 1) & (FANOUT - 1)];
-    }
-    if (status) {
-        sp_radix_drop(edit, node, 1);
-        if (!(last >> level_bits(set->height)))
-            settle(edit, &set->root, set->height, base, last);
-    } else {
-        *ref = node;
-        for (uint64_t level = 2; level <= set->height; level++) {
-            as_inner(*path[level])->pages += ref_pages(node, 1);
-            collapse(edit, path[level], level);
-        }
-    }
-    sp_radix_lower(edit, set);
-    return status;
-}
-
-/* Adds ranges that lie within one leaf's span. */
-static sp_status add_near(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n)
-{
-    uint64_t base = ranges[0].start & ~(uint64_t)(SP_LEAF_PAGES - 1);
-    sp_ref leaf, sum, *slot;
-    sp_status status = sp_leaf_from_ranges(edit, base, ranges, n, &leaf);
-    if (status)
-        return status;
-    status = open_leaf(edit, set, base, &slot);
-    if (!status && *slot != SP_EMPTY) {
-        status = sp_leaf_combine(edit, SP_OR, *slot, leaf, &sum);
-        if (!status) {
-            sp_leaf_retire(edit, leaf);
-            leaf = sum;
-        }
-    }
-    if (status) {
-        sp_leaf_retire(edit, leaf);
-        if (!(base >> level_bits(set->height)))
-            settle(edit, &set->root, set->height, base, base);
-    } else {
-        put_leaf(edit, &set->root, set->height, base, leaf);
-    }
-    sp_radix_lower(edit, set);
-    return status;
-}
-
-/* Ranges at the front of a list that lie within the leaf of the first. */
-static size_t near(const sp_range *ranges, size_t n)
-{
-    uint64_t leaf = ranges[0].start >> SP_LEAF_BITS;
-    size_t i = 0;
-    while (i < n && (ranges[i].stop - 1) >> SP_LEAF_BITS == leaf)
-        i++;
-    return i;
-}
-
-/* Ranges of one leaf from which building them as a leaf beats adding one by one. */
-#define A_LEAFFUL 4
-
-sp_status sp_radix_add_sorted(sp_edit *edit, sp_set *set, const sp_range *ranges, size_t n)
-{
-    sp_status status = SP_OK;
-    for (size_t i = 0; !status && i < n;) {
-        size_t count = near(ranges + i, n - i);
-        if (count >= A_LEAFFUL) {
-            status = add_near(edit, set, ranges + i, count);
-            i += count;
-        } else {
-            status = sp_radix_assign(edit, set, ranges[i].start, ranges[i].stop, true);
-            i++;
-        }
-    }
-    return status;
-}
-
-sp_status sp_radix_load(sp_edit *edit, sp_cursor *from, sp_set *out)
-{
-    enum { BATCH = 256 };
-    sp_range ranges[BATCH];
-    sp_set made = sp_set_empty(&sp_engine_roaring);
-    sp_status status = SP_OK;
-    for (size_t n; !status && (n = sp_cursor_ranges(edit->kernels, from, ranges, BATCH));)
-        status = sp_radix_add_sorted(edit, &made, ranges, n);
-    if (status)
-        sp_radix_drop(edit, made.root, made.height);
-    else
-        *out = made;
-    return status;
 }
